@@ -1,0 +1,203 @@
+"""The words that data, families and whoever drives them share: Spec, Data, Domain, State, Epoch, Family.
+
+A family learns one epoch at a time: `fit` is a generator that yields what it learnt, and the driver decides
+what to do with it (report, checkpoint, stop). So a family knows nothing of Ray, MLflow, Prefect or the disk.
+This module travels inside every registered model: it imports torch, numpy and pyarrow at most.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
+
+import pyarrow as pa
+import torch
+
+Json: TypeAlias = Any  # None, bool, int, float, str, or lists and string-keyed dicts of these
+Hyper: TypeAlias = Mapping[str, Json]  # one configuration: setting name → plain value
+Metrics: TypeAlias = dict[str, float]  # "split/metric" → value
+Learning: TypeAlias = Literal["supervised", "unsupervised", "reinforcement"]
+Task: TypeAlias = Literal["classification", "regression", "anomaly", "control"]
+Kind: TypeAlias = Literal["number", "category", "date", "tensor"]
+
+SPLITS = ("train", "val", "test")
+SPLIT, ROW = "split", "row"  # the split's column; the name that a row's number goes by where there is no id
+
+
+# ── data ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Column:
+    """One input column. A tensor column has the numpy name of its element type and its shape per row."""
+
+    name: str
+    kind: Kind
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a family may know of the data before it sees a row.
+
+    `columns` are the inputs in order, without id, target and split. `classes` are the target's values as
+    text, sorted, for classification and anomaly detection. `environment` is a gymnasium id, for control.
+    """
+
+    dataset: str
+    task: Task
+    columns: tuple[Column, ...]
+    target: str | None = None
+    classes: tuple[str, ...] = ()
+    id: str | None = None
+    environment: str | None = None
+
+    def to_json(self) -> Json:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Json) -> Spec:
+        columns = tuple(Column(**{**c, "shape": tuple(c["shape"])}) for c in value["columns"])
+        return cls(**{**value, "columns": columns, "classes": tuple(value["classes"])})
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset's rows by split (train, val, test): Arrow tables with the columns of the spec, the id and
+    the target. Tensor columns are `pa.fixed_shape_tensor`."""
+
+    spec: Spec
+    splits: Mapping[str, pa.Table]
+
+
+# ── search ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `values`. `mutable`: may change while a trial runs (population based training)."""
+
+    values: tuple[Json, ...]
+    mutable: bool = False
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A float in [low, high], evenly or evenly in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    mutable: bool = False
+
+
+@dataclass(frozen=True)
+class Integer:
+    """An integer in [low, high], both included."""
+
+    low: int
+    high: int
+    log: bool = False
+    mutable: bool = False
+
+
+Domain: TypeAlias = Choice | Uniform | Integer
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What trials are ranked by: `metric` without its split ("accuracy"). Sweeps read val/, the gate test/."""
+
+    metric: str
+    mode: Literal["max", "min"]
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether `a` beats `b`; NaN beats nothing and loses to everything else."""
+        if a != a or b != b:
+            return a == a
+        return a > b if self.mode == "max" else a < b
+
+    def key(self, value: float) -> float:
+        """For sorting, best first; NaN last."""
+        if value != value:
+            return float("inf")
+        return -value if self.mode == "max" else value
+
+
+# ── learning ────────────────────────────────────────────────────────────────────────────────────────────
+
+MODEL = "model/"
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that going on bit for bit needs: named tensors and JSON scalars.
+
+    Names are paths. "model/…" is what is served: the weights and buffers of the best epoch so far, and under
+    scalars["model"] what the net needs beside them (vocabulary, means, threshold). The rest ("net/…" for the
+    weights being trained, "optimizer/…", "rng/…", "replay/…") serves training alone.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    scalars: Mapping[str, Json] = field(default_factory=dict)
+
+    def served(self) -> State:
+        """The part that scoring needs."""
+        tensors = {k: v for k, v in self.tensors.items() if k.startswith(MODEL)}
+        return State(tensors, {"model": self.scalars.get("model", {})})
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch taught. `number` counts from 1. `state()` clones, so call it only to keep the state, and
+    before the generator is asked for the next epoch."""
+
+    number: int
+    metrics: Metrics
+    state: Callable[[], State]
+
+
+Net = TypeVar("Net")
+
+
+class Family(Protocol[Net]):
+    """One kind of deep model and its own way of learning. Stateless: one instance serves every trial.
+
+    learning     how it learns
+    tasks        the tasks it can do, the preferred one first
+    Settings     a frozen dataclass of every setting with its default; `Hyper` holds some of its fields
+    """
+
+    learning: ClassVar[Learning]
+    tasks: ClassVar[tuple[Task, ...]]
+    Settings: ClassVar[type[Any]]
+
+    def objective(self, spec: Spec) -> Objective: ...
+
+    def search_space(self, spec: Spec) -> Mapping[str, Domain]:
+        """Domains of some settings: plain values, tuning.py translates them."""
+
+    def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None) -> Iterator[Epoch]:
+        """Learn for ever, one epoch an item, from scratch or from `state`. The driver stops asking.
+
+        Same data, hyper, seed: same epochs, bit for bit, wherever a state was saved and loaded between.
+        Metrics hold val/<objective> and train/loss at least. Seeds torch's global generator itself.
+        """
+
+    def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
+        """The net to serve, in evaluation mode, from `state.served()`."""
+
+    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
+        """Metrics of the net on a split, named split/metric; the objective among them."""
+
+    def baseline(self, data: Data, split: str) -> Metrics:
+        """The objective (split/metric) of the trivial rival on the same rows; a champion must beat it."""
+
+    def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Input columns in, output columns out, row for row, with no state between batches."""
+
+    def outputs(self, spec: Spec) -> pa.Schema:
+        """The columns that `score` returns."""

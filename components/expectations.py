@@ -1,0 +1,75 @@
+"""What a dataset promises: its columns, their roles, and the rules that validation holds them to.
+
+A built-in dataset states its promises in code; for a user's table they are inferred once from the training
+split and written to expectations/NAME.yaml, where the user edits them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .contract import Column, Spec, Task
+
+Role = Literal["input", "target", "id", "ignored"]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ColumnRule(Block):
+    """`missing` is the highest share of missing values allowed. `min` and `max` bound numbers (and every
+    element of a tensor), or dates as ISO text. `values` are all allowed values as text, sorted; for a
+    classification target they are its classes."""
+
+    role: Role = "input"
+    kind: Literal["number", "category", "date", "text", "tensor"]
+    missing: float = Field(0.0, ge=0, le=1)
+    min: float | str | None = None
+    max: float | str | None = None
+    values: list[str] | None = None
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+
+
+class Duplicates(Block):
+    """Highest share of rows allowed to repeat another row's inputs and target: within a split, and across splits."""
+
+    within: float = Field(0.0, ge=0, le=1)
+    across: float = Field(0.0, ge=0, le=1)
+
+
+class Expectations(Block):
+    columns: dict[str, ColumnRule]
+    environment: str | None = None
+    duplicates: Duplicates = Duplicates()
+    # Lowest share of rows that the rarest class of the training split may have.
+    class_share: float = Field(0.01, ge=0, le=1)
+    # Highest score on held-out rows that one column alone may reach in predicting the target.
+    leakage: float = Field(0.999, gt=0, le=1)
+
+    def column(self, role: Role) -> str | None:
+        """The name of the column with this role, if there is one."""
+        return next((name for name, rule in self.columns.items() if rule.role == role), None)
+
+    def spec(self, dataset: str, task: Task) -> Spec:
+        """What a family may know of the data."""
+        columns = tuple(
+            Column(name, rule.kind, rule.dtype, rule.shape)
+            for name, rule in self.columns.items()
+            if rule.role == "input" and rule.kind != "text"
+        )
+        target = self.column("target")
+        classes = (self.columns[target].values or []) if target and task != "regression" else []
+        return Spec(dataset, task, columns, target, tuple(classes), self.column("id"), self.environment)
+
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that this data can serve."""
+        if self.environment:
+            return ("control",)
+        target = self.column("target")
+        if target is None:
+            return ()
+        return ("regression",) if self.columns[target].values is None else ("classification", "anomaly")

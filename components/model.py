@@ -1,0 +1,108 @@
+"""A trained model as a folder: weights.safetensors and model.json, nothing pickled.
+
+Written once by the train stage, registered as it is, and loaded again here or, with a copy of this package's
+few modules that it needs, inside any process that has torch, safetensors and pyarrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from safetensors.torch import load_file, save_file
+
+from .contract import MODEL, Data, Family, Hyper, Json, Metrics, Spec, State
+from .errors import RegistryError
+
+WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+_PACKAGE = "components."
+
+
+@dataclass(frozen=True)
+class Model:
+    """A net with the family that knows how to use it."""
+
+    family: Family[Any]
+    spec: Spec
+    hyper: Hyper
+    net: Any
+    weights_sha256: str
+
+    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Output columns for input columns, row for row."""
+        return self.family.score(self.net, batch)
+
+    def outputs(self) -> pa.Schema:
+        return self.family.outputs(self.spec)
+
+    def evaluate(self, splits: dict[str, pa.Table], split: str) -> Metrics:
+        """split/metric on rows of the same kind as the model was trained on."""
+        return self.family.evaluate(self.net, Data(self.spec, splits), split)
+
+
+def save(folder: Path, family_path: str, spec: Spec, hyper: Hyper, state: State) -> str:
+    """Write the served part of a state; returns the weights' SHA-256. `family_path` is `module:Class`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    served = state.served()
+    tensors = {k.removeprefix(MODEL): v.detach().cpu().contiguous() for k, v in sorted(served.tensors.items())}
+    save_file(tensors, str(folder / WEIGHTS))
+    digest = sha256(folder / WEIGHTS)
+    description = {
+        "family": family_path,
+        "hyper": dict(hyper),
+        "scalars": served.scalars["model"],
+        "spec": spec.to_json(),
+        "weights_sha256": digest,
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return digest
+
+
+def describe(folder: Path) -> dict[str, Json]:
+    """What model.json says."""
+    try:
+        described: dict[str, Json] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RegistryError("not a model folder", where=str(folder), why=str(error)) from error
+    return described
+
+
+def load(folder: Path) -> Model:
+    """Load a model folder after checking its weights against the hash they were saved with.
+
+    Raises RegistryError if the weights are not the bytes that were saved.
+    """
+    described = describe(folder)
+    digest = sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "absent"
+    if digest != described["weights_sha256"]:
+        raise RegistryError(
+            "the weights are not those that were saved",
+            where=str(folder / WEIGHTS),
+            why=f"SHA-256 is {digest}, was {described['weights_sha256']}",
+            fix="restore the file, or register the model again",
+        )
+    tensors = {MODEL + k: v for k, v in load_file(str(folder / WEIGHTS)).items()}
+    spec = Spec.from_json(described["spec"])
+    family = _family(described["family"])
+    net = family.load(spec, described["hyper"], State(tensors, {"model": described["scalars"]}))
+    return Model(family, spec, described["hyper"], net, digest)
+
+
+def _family(path: str) -> Family[Any]:
+    module, _, name = path.partition(":")
+    if module.startswith(_PACKAGE):  # resolved beside this file, so a copy of the package under another name works
+        found = importlib.import_module("." + module.removeprefix(_PACKAGE), __package__)
+    else:
+        found = importlib.import_module(module)
+    made: Family[Any] = getattr(found, name)()
+    return made
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

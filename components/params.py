@@ -1,0 +1,288 @@
+"""The only reader of params.yaml: typed, validated, every fault at once with its line.
+
+Lists under `tags`, a cron line under `schedule`; everything but `dataset` and `family` has a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from . import families
+from .contract import Choice, Domain, Integer, Json, Task, Uniform
+from .errors import ParamsError
+from .workspace import Workspace
+
+# Names become folders, MLflow model names and DVC stage names: none of them may climb out of its folder.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetBlock(Block):
+    """A table of your own (`table` and `target`), or a built-in or imported dataset (`source`)."""
+
+    source: str | None = Field(
+        None, description="Built-in dataset, or package.module of your own. Default: the block's name."
+    )
+    table: str | None = Field(None, description="Path of a csv or Parquet file, or of a folder of them.")
+    target: str | None = Field(None, description="The column to predict.")
+    id: str | None = Field(None, description="The column that names a row. Default: inferred.")
+    ignore: list[str] = Field([], description="Columns that are kept but never learnt from.")
+
+
+class Range(Block):
+    """A range to search. `integer` draws whole numbers; `log` draws evenly in the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+
+class Search(Block):
+    """Which configurations are tried, and for how long."""
+
+    scheduler: Literal["halving", "asha", "pbt", "optuna"] = "halving"
+    trials: int = Field(8, ge=1, description="Configurations drawn.")
+    epochs: int = Field(20, ge=1, description="Epochs that the longest trial gets.")
+    first_rung: int = Field(2, ge=1, description="Epochs before the first comparison.")
+    reduction: int = Field(3, ge=2, description="At each rung one configuration in this many goes on.")
+    space: dict[str, Range | list[Any]] = Field({}, description="Domains that replace the family's own.")
+
+    def domains(self, own: Mapping[str, Domain], fixed: Mapping[str, Json]) -> dict[str, Domain]:
+        """The family's domains, less the settings that are fixed, with the ranges of params.yaml in their place."""
+        given: dict[str, Domain] = {}
+        for name, value in self.space.items():
+            mutable = getattr(own.get(name), "mutable", False)
+            if isinstance(value, list):
+                given[name] = Choice(tuple(value), mutable)
+            elif value.integer:
+                given[name] = Integer(int(value.low), int(value.high), value.log, mutable)
+            else:
+                given[name] = Uniform(value.low, value.high, value.log, mutable)
+        return {name: d for name, d in sorted({**own, **given}.items()) if name not in fixed}
+
+
+class Resources(Block):
+    """What one trial gets. One CPU is one torch thread."""
+
+    cpus: int = Field(1, ge=1)
+    gpus: float = Field(0, ge=0)
+
+
+class Gate(Block):
+    """When a new version becomes champion."""
+
+    metric: str | None = Field(None, description="Metric on the test rows. Default: the family's objective.")
+    margin: float = Field(0.0, ge=0, description="By how much the present champion must be beaten.")
+
+
+class Scoring(Block):
+    """What the score stage of a run reads and how."""
+
+    input: str | None = Field(None, description="csv, Parquet, or a folder of them. Default: the dataset's test rows.")
+    batch_rows: int = Field(65536, ge=1)
+
+
+class Pipeline(Block):
+    """Dataset × family × search × gate × schedule."""
+
+    dataset: Name
+    family: str
+    task: Task | None = Field(None, description="Default: the first task of the family that the data can serve.")
+    settings: dict[str, Any] = Field({}, description="Settings of the family that are fixed, not searched.")
+    search: Search = Search()
+    resources: Resources = Resources()
+    gate: Gate = Gate()
+    scoring: Scoring = Scoring()
+    checkpoint_every_s: float = Field(
+        5.0, ge=0, description="Seconds between checkpoints inside a rung; 0: every epoch."
+    )
+    schedule: str | None = Field(None, description="A cron line, such as '0 6 * * *'.")
+    tags: list[str] = []
+
+
+class Params(Block):
+    seed: int = 0
+    storage: str = Field(".tidemill/sweeps", description="Folder or fsspec URL for checkpoints.")
+    datasets: dict[Name, DatasetBlock] = {}
+    pipelines: dict[Name, Pipeline] = {}
+
+    def pipeline(self, name: str) -> Pipeline:
+        if name not in self.pipelines:
+            raise ParamsError(
+                f"no pipeline {name!r}",
+                where="params.yaml: pipelines",
+                fix=_suggest(name, self.pipelines) or "add a block for it",
+            )
+        return self.pipelines[name]
+
+
+def load(workspace: Workspace) -> Params:
+    """Read and check params.yaml.
+
+    Raises ParamsError with a line for each fault: `params.yaml:LINE key.path: got X, expected Y`.
+    """
+    file = workspace.params
+    yaml = YAML(typ="rt")
+    try:
+        raw = yaml.load(file.read_text(encoding="utf-8")) or {}
+    except MarkedYAMLError as error:
+        line = (error.problem_mark.line + 1) if error.problem_mark else 1
+        raise ParamsError(f"not YAML: {error.problem}", where=f"{file.name}:{line}", fix="mend the line") from error
+    if not isinstance(raw, dict):
+        raise ParamsError(f"got {_show(raw)}, expected keys such as datasets and pipelines", where=f"{file.name}:1")
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        faults = [_fault(raw, file.name, e["loc"], _expectation(e, e["loc"])) for e in error.errors()]
+    else:
+        faults = [_fault(raw, file.name, loc, text) for loc, text in _cross_checks(params)]
+        if not faults:
+            return params
+    raise ParamsError("\n".join(line for _, line in sorted(set(faults))))
+
+
+def schema() -> str:
+    """The JSON Schema of params.yaml, for editors."""
+    return json.dumps(Params.model_json_schema(), indent=2) + "\n"
+
+
+def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Faults that one block alone does not show."""
+    from .datasets import BUILT_IN  # here, since datasets read the types above
+
+    for name, block in params.datasets.items():
+        at = ("datasets", name)
+        if block.table and block.source:
+            yield (*at, "source"), "got table and source, expected one of them"
+        if not block.table and not block.source and name not in BUILT_IN:
+            yield (
+                at,
+                f"got no table and no built-in dataset of this name, expected `table: PATH` or one of {', '.join(BUILT_IN)}",
+            )
+        if block.source and "." not in block.source and block.source not in BUILT_IN:
+            yield (*at, "source"), f"got {block.source!r}, expected one of {', '.join(BUILT_IN)}, or package.module"
+    for name, pipeline in params.pipelines.items():
+        at = ("pipelines", name)
+        if pipeline.dataset not in params.datasets:
+            yield (*at, "dataset"), _wanted(pipeline.dataset, params.datasets, "a name under datasets")
+        if pipeline.schedule is not None and (fault := _cron_fault(pipeline.schedule)):
+            yield (*at, "schedule"), f"got {pipeline.schedule!r}, expected a cron line such as '0 6 * * *' ({fault})"
+        yield from _family_checks(pipeline, at)
+
+
+def _family_checks(pipeline: Pipeline, at: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    try:
+        family = families.family(pipeline.family)
+    except ParamsError as error:
+        yield (*at, "family"), f"got {pipeline.family!r}, expected a family: {error.why or error.fix}"
+        return
+    known = [f.name for f in dataclasses.fields(family.Settings)]
+    for key in pipeline.settings:
+        if key not in known:
+            yield (*at, "settings", key), _wanted(key, known, f"a setting of {pipeline.family}")
+    for key in pipeline.search.space:
+        if key not in known:
+            yield (*at, "search", "space", key), _wanted(key, known, f"a setting of {pipeline.family}")
+    if pipeline.task and pipeline.task not in family.tasks:
+        yield (*at, "task"), f"got {pipeline.task!r}, expected one of {', '.join(family.tasks)}"
+
+
+def _cron_fault(line: str) -> str:
+    from cronsim import CronSim, CronSimError
+    from datetime import UTC, datetime
+
+    try:
+        CronSim(line, datetime.now(UTC))
+    except CronSimError as error:
+        return str(error)
+    return ""
+
+
+def _wanted(got: str, known: Any, what: str) -> str:
+    return f"got {got!r}, expected {what}{_suggest(got, known, '; ')}"
+
+
+def _suggest(got: str, known: Any, lead: str = "") -> str:
+    close = difflib.get_close_matches(str(got), [str(k) for k in known], 1, 0.5)
+    if close:
+        return f"{lead}did you mean {close[0]!r}?"
+    return f"{lead}known: {', '.join(map(str, known))}" if known else ""
+
+
+def _fault(raw: Any, file: str, loc: tuple[Any, ...], text: str) -> tuple[int, str]:
+    """(line, message) of a fault at `loc`; the line is that of the deepest key on its way that exists."""
+    line, here, path = 1, raw, []
+    for key in loc:
+        if isinstance(key, str) and (
+            key.startswith("function-") or key in ("Range", "[key]") or key.startswith("list[")
+        ):
+            continue  # pydantic's own marks for a branch of a union
+        path.append(str(key))
+        try:
+            mark = here.lc.key(key) if isinstance(here, dict) else here.lc.item(key)
+            line, here = mark[0] + 1, here[key]
+        except (KeyError, IndexError, AttributeError, TypeError):
+            here = None
+    return line, f"{file}:{line} {'.'.join(path)}: {text}"
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+}
+
+
+def _expectation(error: Any, loc: tuple[Any, ...]) -> str:
+    kind, got = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        return f"got an unknown key{_suggest(str(loc[-1]), _keys_at(loc[:-1]), '; ')}"
+    if kind == "missing":
+        return "got nothing, expected a value"
+    if kind == "string_pattern_mismatch":
+        return f"got {_show(got)}, expected a name of letters, digits, - and _ (63 at most)"
+    if kind == "literal_error":
+        expected = re.findall(r"'([^']+)'", error["ctx"]["expected"])
+        return f"got {_show(got)}, expected one of {', '.join(expected)}{_suggest(str(got), expected, '; ')}"
+    message = _EXPECTED.get(kind) or re.sub(r"^Input should be (a )?(valid )?", "", error["msg"])
+    return f"got {_show(got)}, expected {message}"
+
+
+def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+    """The keys that a block knows, found by walking the models along `loc`."""
+    model: Any = Params
+    for key in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            if key not in model.model_fields:
+                return []
+            model = model.model_fields[key].annotation
+        else:
+            arguments = getattr(model, "__args__", ())
+            model = arguments[-1] if arguments else None
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _show(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

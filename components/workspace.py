@@ -1,0 +1,77 @@
+"""Where things are: one place that turns the project's folder and the environment into paths and addresses.
+
+Embedded default and team server differ by these addresses alone:
+MLFLOW_TRACKING_URI, PREFECT_API_URL, RAY_ADDRESS, TIDEMILL_STORAGE.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ParamsError
+
+PARAMS = "params.yaml"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A project's folder. Reading a property creates nothing."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Workspace:
+        """The nearest folder at or above `start` (the current folder) that holds params.yaml."""
+        start = (start or Path.cwd()).resolve()
+        for folder in (start, *start.parents):
+            if (folder / PARAMS).is_file():
+                return cls(folder)
+        raise ParamsError(
+            f"no {PARAMS} here or in any folder above", where=str(start), fix="cd into a Tidemill project"
+        )
+
+    @property
+    def params(self) -> Path:
+        return self.root / PARAMS
+
+    @property
+    def state(self) -> Path:
+        """Everything Tidemill keeps for itself: databases, checkpoints, Data Docs. Ignored by git."""
+        return self.root / ".tidemill"
+
+    def data(self, dataset: str) -> Path:
+        return self.root / "data" / f"{dataset}.parquet"
+
+    def expectations(self, dataset: str) -> Path:
+        return self.root / "expectations" / f"{dataset}.yaml"
+
+    def results(self, pipeline: str, stage: str) -> Path:
+        return self.root / "results" / pipeline / stage
+
+    def docs(self, dataset: str) -> Path:
+        """Great Expectations' context and its Data Docs for one dataset."""
+        return self.state / "validation" / dataset
+
+    @property
+    def tracking_uri(self) -> str:
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.state / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow keeps files when its store is the embedded one."""
+        return self.state / "mlartifacts"
+
+    def storage(self, configured: str) -> str:
+        """The folder or fsspec URL that holds checkpoints: the environment's word, else params.yaml's."""
+        place = os.environ.get("TIDEMILL_STORAGE") or configured
+        return place if "://" in place else str((self.root / place).resolve())
+
+    @property
+    def ray_address(self) -> str | None:
+        return os.environ.get("RAY_ADDRESS") or None
+
+    @property
+    def prefect_api(self) -> str | None:
+        return os.environ.get("PREFECT_API_URL") or None

@@ -1,0 +1,1 @@
+"""Who plays the stages and when: Prefect flows, schedules, the servers and the command line."""
