@@ -1,0 +1,219 @@
+"""The shared loop: what it keeps, what it seeds, and that going on is the same as never having stopped."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from components import training
+from components.contract import Epoch, Metrics, Objective, State
+from components.errors import ParamsError
+from components.training import Lesson, configure, learn, pack, unpack
+
+
+@dataclass(frozen=True)
+class Settings:
+    width: int = 8
+    lr: float = 0.1
+    bias: bool = True
+    kernel: tuple[int, ...] = (3, 3)
+
+
+def test_settings_are_the_defaults_with_the_configuration_over_them() -> None:
+    assert configure(Settings, {"lr": 1, "width": 4.0, "kernel": [5]}) == Settings(4, 1.0, True, (5,))
+
+
+@pytest.mark.parametrize(
+    ("hyper", "words"),
+    [
+        ({"widht": 3}, "unknown setting 'widht'"),
+        ({"width": "big"}, "expected int"),
+        ({"width": True}, "expected int"),
+        ({"width": 2.5}, "expected int"),
+        ({"bias": 1}, "expected bool"),
+    ],
+)
+def test_a_wrong_setting_is_named(hyper: dict[str, Any], words: str) -> None:
+    with pytest.raises(ParamsError, match=words):
+        configure(Settings, hyper)
+
+
+def test_seeds_differ_by_seed_and_by_epoch_and_repeat() -> None:
+    def drawn(seed: int, epoch: int) -> tuple[float, float]:
+        generator = training.seeded(seed, epoch)
+        return float(generator.random()), float(torch.rand(()))
+
+    pairs = [drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({p[0] for p in pairs}) == len({p[1] for p in pairs}) == 4
+    assert drawn(1, 1) == pairs[-1]
+
+
+X_ND = torch.randn(96, 5, generator=torch.Generator().manual_seed(1))
+Y_N = (X_ND[:, 0] * X_ND[:, 1] > 0).long()
+
+
+def lesson(lr: float = 0.01, **changes: Any) -> Lesson:
+    torch.manual_seed(7)
+    net = nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 2))
+
+    def loss(rows_B: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(net(X_ND[rows_B]), Y_N[rows_B])
+
+    def evaluate(served: nn.Module) -> Metrics:
+        with torch.inference_mode():
+            return {"val/loss": float(nn.functional.cross_entropy(served(X_ND), Y_N))}
+
+    made: dict[str, Any] = {
+        "net": net,
+        "optimizer": training.adam(net.parameters(), lr, 0.01),
+        "rows": len(X_ND),
+        "batch_rows": 20,
+        "loss": loss,
+        "evaluate": evaluate,
+        "objective": Objective("loss", "min"),
+        **changes,
+    }
+    return Lesson(**made)
+
+
+def epochs(made: Lesson, count: int, seed: int = 3, state: State | None = None) -> list[tuple[Epoch, State]]:
+    return [(epoch, epoch.state()) for epoch in itertools.islice(learn(made, seed, state), count)]
+
+
+def same(a: State, b: State) -> bool:
+    tensors = a.tensors.keys() == b.tensors.keys() and all(torch.equal(a.tensors[k], b.tensors[k]) for k in a.tensors)
+    return tensors and a.scalars == b.scalars
+
+
+FEATURES: list[dict[str, Any]] = [{}, {"average": 0.9}, {"clip": 0.1, "schedule": training.cosine(3)}]
+
+
+@pytest.mark.parametrize("features", FEATURES)
+def test_going_on_equals_never_stopping(features: dict[str, Any]) -> None:
+    whole = epochs(lesson(**features), 5)
+    for stop in (1, 3):
+        rest = epochs(lesson(**features), 5 - stop, state=whole[stop - 1][1])
+        assert [e.number for e, _ in rest] == list(range(stop + 1, 6))
+        assert all(same(a[1], b[1]) and a[0].metrics == b[0].metrics for a, b in zip(whole[stop:], rest, strict=True))
+
+
+def test_two_lessons_interleaved_in_one_process_do_not_disturb_each_other() -> None:
+    alone = epochs(lesson(), 3)
+    first, second = learn(lesson(), 3), learn(lesson(lr=0.1), 4)
+    for (_, state), epoch, _ in zip(alone, first, second, strict=False):
+        assert same(state, epoch.state())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_learns_and_goes_on_exactly(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(training, "precision", lambda _: dtype)
+    whole = epochs(lesson(clip=1.0), 6)
+    assert whole[0][0].metrics != epochs(lesson(clip=1.0), 1, seed=4)[0][0].metrics
+    assert whole[-1][0].metrics["train/loss"] < whole[0][0].metrics["train/loss"]
+    assert bool(whole[2][1].scalars["scaler"]) == (dtype == torch.float16)
+    assert same(epochs(lesson(clip=1.0), 3, state=whole[2][1])[-1][1], whole[-1][1])
+
+
+def test_the_learning_rate_comes_from_the_settings_not_from_the_state() -> None:
+    state = epochs(lesson(lr=0.01), 1)[0][1]
+    made = lesson(lr=0.5, schedule=training.cosine(100))
+    epochs(made, 1, state=state)
+    assert made.optimizer.param_groups[0]["lr"] == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_cosine_falls_to_its_floor_and_stays() -> None:
+    factor = training.cosine(4, floor=0.1)
+    assert [factor(e) for e in (0, 2, 4, 9)] == pytest.approx([1, 0.55, 0.1, 0.1])
+
+
+def test_the_served_weights_are_those_of_the_best_epoch() -> None:
+    values = iter([3.0, 1.0, 2.0, float("nan"), 1.0])
+    seen = epochs(lesson(evaluate=lambda _: {"val/loss": next(values)}, fitted=lambda _: {"note": "kept"}), 5)
+    best = seen[1][1]
+    for _, state in seen[1:]:
+        assert all(torch.equal(state.tensors[k], best.tensors[k]) for k in best.served().tensors)
+    assert torch.equal(best.tensors["model/0.weight"], best.tensors["net/0.weight"])
+    assert not torch.equal(seen[4][1].tensors["model/0.weight"], seen[4][1].tensors["net/0.weight"])
+    assert seen[4][1].served().scalars == {"model": {"note": "kept"}}
+
+
+def test_a_first_epoch_without_a_number_is_served_until_a_better_one_comes() -> None:
+    values = iter([float("nan"), 5.0])
+    (_, first), (_, second) = epochs(lesson(evaluate=lambda _: {"val/loss": next(values)}), 2)
+    assert torch.equal(first.tensors["model/0.weight"], first.tensors["net/0.weight"])
+    assert torch.equal(second.tensors["model/0.weight"], second.tensors["net/0.weight"])
+    assert not torch.equal(first.tensors["model/0.weight"], second.tensors["model/0.weight"])
+
+
+def test_the_average_is_what_is_evaluated_and_served() -> None:
+    judged: list[torch.Tensor] = []
+
+    def evaluate(served: nn.Module) -> Metrics:
+        judged.append(next(served.parameters()).clone())
+        return {"val/loss": -len(judged)}
+
+    state = epochs(lesson(average=0.99, evaluate=evaluate), 3)[-1][1]
+    assert torch.equal(state.tensors["model/0.weight"], judged[-1])
+    assert not torch.equal(state.tensors["net/0.weight"], judged[-1])
+
+
+def test_a_state_asked_for_too_late_is_an_error() -> None:
+    learning = learn(lesson(), 0)
+    late = next(learning)
+    next(learning)
+    with pytest.raises(RuntimeError, match="state of epoch 1 is gone"):
+        late.state()
+
+
+def test_no_row_is_left_out_and_no_batch_is_of_one_row() -> None:
+    seen: list[int] = []
+    made = lesson()
+
+    def loss(rows_B: torch.Tensor) -> torch.Tensor:
+        seen.extend(rows_B.tolist())
+        assert len(rows_B) > 1
+        return made.net(X_ND[rows_B]).square().mean()
+
+    watched = Lesson(made.net, made.optimizer, 96, 19, loss, made.evaluate, made.objective)
+    epochs(watched, 1)
+    assert sorted(seen) == list(range(96))
+
+
+def test_packing_copies_and_unpacking_keeps_the_memory_layout() -> None:
+    def part() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net, training.adam(net.parameters(), 0.1)
+
+    def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        torch.manual_seed(1)
+        net(torch.randn(2, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    net, optimizer = part()
+    step(net, optimizer)
+    state = pack({"net": net, "optimizer": optimizer}, {"epoch": 1}, {"replay/x": torch.ones(2)})
+    before = state.tensors["net/weight"].clone()
+    step(net, optimizer)
+    assert torch.equal(state.tensors["net/weight"], before) and state.scalars == {"epoch": 1}
+
+    other, its = part()
+    unpack(state, {"net": other, "optimizer": its})
+    step(other, its)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+    assert torch.equal(state.tensors["net/weight"], before), "loading must not tie the state to the module"
+    assert its.state[other.weight]["exp_avg"].stride() == other.weight.stride()  # type: ignore[index]
+
+
+def test_a_momentum_of_plain_descent_is_packed_too() -> None:
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    assert "sgd/0/momentum_buffer" in pack({"sgd": optimizer}).tensors
