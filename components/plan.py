@@ -1,0 +1,187 @@
+"""What each stage of a pipeline is made from, so what would run and why.
+
+A stage's inputs are plain values; their hash is its run key. `unchanged` compares them with the last receipt,
+so `tidemill plan`, both conductors and DVC agree on what is done.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from . import datasets, families, receipts, versioning
+from .closure import code_hash
+from .contract import Family, Json, Spec, Task
+from .errors import ParamsError
+from .expectations import Expectations
+from .params import Params, Pipeline
+from .receipts import Receipt
+from .sweep import Watcher
+from .workspace import Workspace
+
+Stage = Literal["validate", "train", "register", "score"]
+STAGES: tuple[Stage, ...] = ("validate", "train", "register", "score")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A workspace with its parameters, and whoever wants to hear of progress."""
+
+    workspace: Workspace
+    params: Params
+    say: Callable[[str], None]
+    watch: Callable[[str], Watcher]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One pipeline with its names looked up."""
+
+    project: Project
+    name: str
+    block: Pipeline
+    family: Family[Any]
+    expectations: Expectations
+    spec: Spec
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.project.workspace
+
+
+@dataclass(frozen=True)
+class Step:
+    """`tidemill plan`: what a stage would do, and why."""
+
+    pipeline: str
+    stage: Stage
+    action: Literal["run", "unchanged"]
+    why: str
+
+
+def resolve(project: Project, name: str) -> Resolved:
+    """Look a pipeline's names up. Raises ParamsError if its family cannot serve its data."""
+    block = project.params.pipeline(name)
+    family = families.family(block.family)
+    expectations = datasets.expectations(project.workspace, block.dataset, project.params.datasets[block.dataset])
+    spec = expectations.spec(block.dataset, _task(name, block, family, expectations))
+    return Resolved(project, name, block, family, expectations, spec)
+
+
+def _task(name: str, block: Pipeline, family: Family[Any], expectations: Expectations) -> Task:
+    possible = expectations.tasks()
+    wanted = (block.task,) if block.task else family.tasks
+    task = next((t for t in wanted if t in possible), None)
+    if task is None:
+        raise ParamsError(
+            f"family {block.family!r} does {' or '.join(wanted)}, dataset {block.dataset!r} offers {' or '.join(possible) or 'no target'}",
+            where=f"params.yaml pipelines.{name}",
+            fix="choose another family, or give the dataset a target",
+        )
+    return task
+
+
+# ── inputs ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def settled(resolved: Resolved, stage: Stage) -> dict[str, Json]:
+    """The inputs of a stage that are known before anything runs, without the data: settings and code."""
+    block, family = resolved.block, families.import_path(resolved.block.family)
+    model_code = ["components.model", family.partition(":")[0]]
+    if stage == "validate":
+        return {
+            "expectations": resolved.expectations.model_dump(mode="json"),
+            "code": code_hash(["components.validation"]),
+        }
+    if stage == "train":
+        return {
+            "family": family,
+            "spec": resolved.spec.to_json(),
+            "settings": block.settings,
+            "search": block.search.model_dump(mode="json"),
+            "resources": block.resources.model_dump(mode="json"),
+            "seed": resolved.project.params.seed,
+            "code": code_hash([*model_code, "components.tuning"]),
+            "versions": {name: importlib.metadata.version(name) for name in ("numpy", "safetensors", "torch")},
+        }
+    if stage == "register":
+        uri = resolved.workspace.tracking_uri
+        registry = uri if "://" in uri and not uri.startswith("sqlite") else "embedded"
+        return {"gate": block.gate.model_dump(mode="json"), "registry": registry}
+    return {"scoring": block.scoring.model_dump(mode="json"), "code": code_hash(["components.scoring"])}
+
+
+def inputs(resolved: Resolved, stage: Stage, before: Mapping[str, Receipt]) -> dict[str, Json]:
+    """Everything that makes the stage's run key. `before` holds the receipts of the stages before it."""
+    parts = settled(resolved, stage)
+    if stage in ("validate", "train"):
+        parts["data"] = versioning.data_version(resolved.workspace, resolved.block.dataset).md5
+    elif stage == "register":
+        parts["train"] = before["train"].key
+        parts["weights"] = before["train"].facts["weights_sha256"]
+    else:
+        parts["champion"] = before["register"].facts["champion"]
+        parts["input"] = scoring_input(resolved)
+    return parts
+
+
+def scoring_input(resolved: Resolved) -> Json:
+    """The identity of what the score stage reads: the dataset's own version, or the hashes of the given files."""
+    given = resolved.block.scoring.input
+    if given is None:
+        return versioning.data_version(resolved.workspace, resolved.block.dataset).md5
+    place = resolved.workspace.root / given
+    if not place.exists():
+        raise ParamsError(
+            f"got {given!r}, expected a file or folder that exists",
+            where=f"params.yaml pipelines.{resolved.name}.scoring.input",
+        )
+    return receipts.hashes(place)
+
+
+# ── done or not ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def unchanged(resolved: Resolved, stage: Stage, parts: Mapping[str, Json]) -> tuple[Receipt | None, str]:
+    """(receipt, why) if the stage is done for these inputs; (None, why) if it must run."""
+    old = receipts.read(resolved.workspace, resolved.name, stage)
+    if old is None:
+        return None, "never finished"
+    if old.key != receipts.key(parts):
+        return None, f"changed: {', '.join(_changes(old.inputs, parts))}"
+    if not receipts.intact(resolved.workspace, old):
+        return None, "its outputs are missing or altered"
+    return old, f"finished {old.finished_at}, run key {old.key[:12]}"
+
+
+def _changes(old: Mapping[str, Json], new: Mapping[str, Json], path: str = "") -> list[str]:
+    """Paths at which two sets of inputs differ; values are shown where they are short."""
+    found: list[str] = []
+    for name in sorted({*old, *new}):
+        a, b = old.get(name), new.get(name)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _changes(a, b, f"{path}{name}.")
+        else:
+            short = all(isinstance(v, int | float | str | bool | None) and len(str(v)) <= 16 for v in (a, b))
+            found.append(f"{path}{name} {a} → {b}" if short else f"{path}{name}")
+    return found
+
+
+def plan(resolved: Resolved) -> list[Step]:
+    """What `run` would do now, stage by stage."""
+    steps: list[Step] = []
+    before: dict[str, Receipt] = {}
+    for stage in STAGES:
+        waits = next((s.stage for s in steps if s.action == "run" and s.stage != "validate"), None)
+        if waits:
+            steps.append(Step(resolved.name, stage, "run", f"after {waits}"))
+            continue
+        receipt, why = unchanged(resolved, stage, inputs(resolved, stage, before))
+        steps.append(Step(resolved.name, stage, "unchanged" if receipt else "run", why))
+        if receipt:
+            before[stage] = receipt
+    return steps

@@ -1,0 +1,273 @@
+"""The `tidemill` command. Data goes to stdout, progress to stderr; heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from components.errors import ParamsError, TidemillError
+
+if TYPE_CHECKING:
+    from components.plan import Project
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+data = typer.Typer(no_args_is_help=True, help="Datasets: fetch them, add your own.")
+app.add_typer(data, name="data")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Pipelines of params.yaml.")]
+All = Annotated[bool, typer.Option("--all", help="Every pipeline.")]
+Tag = Annotated[list[str] | None, typer.Option("--tag", help="Every pipeline with this tag.")]
+
+
+@app.callback()
+def tidemill() -> None:
+    """Deep-learning pipelines: validate, train, register, score.
+
+    Exit codes: 0 done, 2 params.yaml or command line, 3 data, 4 validation, 5 training, 6 registry,
+    7 a server does not answer, 8 somebody else is at work, 130 interrupted.
+    """
+
+
+@app.command()
+def run(names: Names = None, every: All = False, tag: Tag = None, as_json: AsJson = False) -> None:
+    """Run pipelines now; what is unchanged is not run again."""
+    from components import stages
+
+    project = _project()
+    chosen = _choose(project, names, every, tag)
+    stages.fetch(project, chosen)
+    for name in chosen:
+        stages.settle(project, name)
+    if any(step.action == "run" for step in _steps(project, chosen)):
+        _run(project, chosen)
+    else:
+        project.say("nothing to do: every stage is unchanged (tidemill plan says why)")
+    _print_results(project, chosen, as_json)
+    _where_to_look(project)
+
+
+def _run(project: Project, chosen: list[str]) -> None:
+    from contextlib import ExitStack
+
+    from . import servers
+    from .progress import screen
+
+    with ExitStack() as stack:
+        stack.enter_context(servers.prefect_server(project.workspace, project.say))
+        if any(step.stage == "train" and step.action == "run" for step in _steps(project, chosen)):
+            from components import stages
+
+            stack.enter_context(stages.computing(project))
+        from .pipeline import pipelines
+
+        stack.enter_context(screen.live())
+        pipelines(chosen, str(project.workspace.root))
+
+
+@app.command("plan")
+def show_plan(names: Names = None, every: All = False, tag: Tag = None, as_json: AsJson = False) -> None:
+    """Say what `run` would do, stage by stage, and why."""
+    import dataclasses
+
+    project = _project()
+    steps = _steps(project, _choose(project, names, every or not (names or tag), tag))
+    _print([dataclasses.asdict(step) for step in steps], as_json)
+
+
+@app.command()
+def stage(name: Annotated[str, typer.Argument(metavar="STAGE")], pipeline: str) -> None:
+    """Play one stage of one pipeline, without Prefect (DVC calls this).
+
+    STAGE is plan, validate, train, register or score.
+    """
+    from components import receipts, stages
+
+    project = _project()
+    with receipts.working(project.workspace, pipeline):
+        if name == "plan":
+            stages.settle(project, pipeline)
+        elif name in stages.PLAY:
+            from .progress import screen
+
+            with screen.live():
+                stages.PLAY[name](project, pipeline)  # type: ignore[index]
+        else:
+            raise ParamsError(f"no stage {name!r}", fix=f"use one of plan, {', '.join(stages.PLAY)}")
+
+
+@app.command()
+def score(
+    pipeline: str,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="csv, Parquet, or a folder of them.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Parquet file, or a folder if INPUT is one.")],
+    ignore_extra: Annotated[bool, typer.Option(help="Leave columns that the model does not know aside.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the champion's predictions for a table."""
+    from components import stages
+
+    project = _project()
+    project.params.pipeline(pipeline)
+    scored = stages.score_table(project, pipeline, source, output, ignore_extra=ignore_extra)
+    _print([scored], as_json)
+
+
+@app.command()
+def results(names: Names = None, every: All = False, tag: Tag = None, as_json: AsJson = False) -> None:
+    """Show what came of each pipeline's last run."""
+    project = _project()
+    _print_results(project, _choose(project, names, every or not (names or tag), tag), as_json)
+
+
+@app.command()
+def pipelines(as_json: AsJson = False) -> None:
+    """List the pipelines of params.yaml."""
+    from components.results import describe
+
+    _print(describe(_project()), as_json)
+
+
+@app.command()
+def up() -> None:
+    """Start the Prefect server, the MLflow pages and the scheduler; Ctrl-C stops them."""
+    from . import servers
+
+    project = _project()
+    servers.up(project.workspace, project.params, project.say)
+
+
+@app.command()
+def schema(output: Annotated[Path, typer.Argument()] = Path("params.schema.json")) -> None:
+    """Write the JSON Schema of params.yaml, for editors."""
+    from components import params, receipts
+
+    receipts.write_file(output.resolve(), params.schema().encode())
+    print(output)
+
+
+@data.command()
+def fetch(names: Annotated[list[str] | None, typer.Argument(metavar="[DATASET]...")] = None) -> None:
+    """Build datasets under data/ where they are absent or their source has changed; check them against data.dvc."""
+    from components import versioning
+
+    project = _project()
+    versioning.fetch(project.workspace, project.params, names or None, project.say, record=True)
+
+
+@data.command()
+def add(
+    name: str,
+    path: Path,
+    target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+) -> None:
+    """Bring a table of your own under data/ and DVC, and name it in params.yaml."""
+    from components import versioning
+
+    project = _project()
+    versioning.add(project.workspace, name, path, target, project.say)
+
+
+# ── small steps ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _project() -> Project:
+    from components import params
+    from components.plan import Project
+    from components.workspace import Workspace
+
+    from .progress import screen
+
+    workspace = Workspace.find()
+    return Project(workspace, params.load(workspace), screen.say, screen.watch)
+
+
+def _choose(project: Project, names: list[str] | None, every: bool, tags: list[str] | None) -> list[str]:
+    """Pipelines that were asked for, in the order of params.yaml."""
+    if not (names or every or tags):
+        raise ParamsError("no pipeline named", fix="tidemill run NAME…, --tag TAG or --all")
+    wanted = {project.params.pipeline(name) and name for name in names or []}
+    known_tags = {tag for block in project.params.pipelines.values() for tag in block.tags}
+    for tag in tags or []:
+        if tag not in known_tags:
+            raise ParamsError(
+                f"no pipeline has the tag {tag!r}", fix=f"known: {', '.join(sorted(known_tags)) or 'none'}"
+            )
+    return [
+        name
+        for name, block in project.params.pipelines.items()
+        if every or name in wanted or not set(tags or []).isdisjoint(block.tags)
+    ]
+
+
+def _steps(project: Project, names: Sequence[str]) -> list[Any]:
+    from components import plan
+
+    return [step for name in names for step in plan.plan(plan.resolve(project, name))]
+
+
+def _print_results(project: Project, names: Sequence[str], as_json: bool) -> None:
+    from components.results import results as read
+
+    rows = read(project, names)
+    _print([row.to_json() if as_json else row.to_row() for row in rows], as_json)
+
+
+def _where_to_look(project: Project) -> None:
+    project.say("\nwhere to look next:")
+    project.say("  results/PIPELINE/train/plots   learning curves, confusion matrix, worst examples")
+    project.say("  tidemill up                    the MLflow and Prefect pages, and the schedules")
+    project.say("  tidemill score NAME IN OUT     score a table of your own with the champion")
+
+
+def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """A table for people, or JSON, on stdout."""
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for title in rows[0] if rows else ():
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    # A pipe gets whole lines: nobody greps a table that was folded at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "–" if value is None else str(value)
+
+
+def main() -> None:
+    """Run a command; turn errors into a few lines on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler if os.name == "nt" else _terminate)
+    try:
+        app()
+    except TidemillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt as stop:
+        code = 143 if stop.args == ("SIGTERM",) else 130
+        print("stopped; the same command goes on from here: tidemill " + " ".join(sys.argv[1:]), file=sys.stderr)
+        sys.exit(code)
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt("SIGTERM")
+
+
+if __name__ == "__main__":
+    main()

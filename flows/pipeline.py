@@ -1,0 +1,114 @@
+"""The flows: validate → train → register → score, and several pipelines at once. Links, nothing else.
+
+Without their decorators these functions still run: what they call are the stages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+
+from components import params, receipts, results, stages
+from components.errors import TidemillError, Unreachable
+from components.plan import Project
+from components.receipts import Receipt
+from components.workspace import Workspace
+
+from .progress import screen
+
+# Pipelines that run side by side; their trials share Ray's CPUs whatever this number is.
+AT_ONCE = 4
+
+
+def open_project(root: str) -> Project:
+    workspace = Workspace.find(Path(root))
+    return Project(workspace, params.load(workspace), screen.say, screen.watch)
+
+
+def worth_another_try(task: Any, run: Any, state: Any) -> bool:
+    """Bad data stays bad; a server that does not answer may come back, and a dead process can be started again."""
+    try:
+        state.result()
+    except TidemillError as error:
+        return isinstance(error, Unreachable)
+    except Exception:
+        return True
+    return False
+
+
+_stage = {
+    "retries": 2,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_condition_fn": worth_another_try,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+@task(name="fetch", task_run_name="fetch {name}", **_stage)
+def fetch(project: Project, name: str) -> None:
+    stages.fetch(project, [name])
+
+
+@task(name="validate", task_run_name="validate {name}", **_stage)
+def validate(project: Project, name: str) -> Receipt:
+    return stages.validate(project, name)
+
+
+@task(name="train", task_run_name="train {name}", **_stage)
+def train(project: Project, name: str) -> Receipt:
+    return stages.train(project, name)
+
+
+@task(name="register", task_run_name="register {name}", **_stage)
+def register(project: Project, name: str) -> Receipt:
+    return stages.register(project, name)
+
+
+@task(name="score", task_run_name="score {name}", **_stage)
+def score(project: Project, name: str) -> Receipt:
+    return stages.score(project, name)
+
+
+@flow(name="pipeline", flow_run_name="{name}", persist_result=False)
+def pipeline(name: str, root: str = ".") -> None:
+    """One pipeline, from its data to its scores."""
+    project = open_project(root)
+    with receipts.working(project.workspace, name):
+        fetch(project, name)
+        stages.settle(project, name)
+        validate(project, name)
+        train(project, name)
+        register(project, name)
+        score(project, name)
+    show(project, [name])
+
+
+@task(name="pipeline", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+def start(name: str, root: str) -> None:
+    """A pipeline's flow as a task, so that several run side by side."""
+    pipeline(name, root)
+
+
+@flow(name="pipelines", task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE), persist_result=False)
+def pipelines(names: list[str], root: str = ".") -> None:
+    """Several pipelines at once. One that fails does not stop the others; the first error is raised at the end."""
+    started = [start.submit(name, root) for name in names]
+    for future in started:
+        future.wait()
+    for future in started:
+        future.result()
+
+
+def show(project: Project, names: list[str]) -> None:
+    """Leave the outcome where Prefect's page shows it."""
+    rows = results.results(project, names)
+    create_table_artifact(table=[row.to_row() for row in rows], key="results", description="Last run of each pipeline")
+    for row in rows:
+        create_markdown_artifact(results.report(project, row), key=row.pipeline.lower().replace("_", "-"))

@@ -1,0 +1,115 @@
+"""params.yaml: every fault at once, each with its line and a way out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components import params
+from components.contract import Choice, Integer, Uniform
+from components.errors import ParamsError
+from components.workspace import Workspace
+
+GOOD = """\
+seed: 3
+datasets:
+  digits: {}
+  churn: {table: churn.csv, target: churned}
+pipelines:
+  digits:
+    dataset: digits
+    family: cnn
+    search: {trials: 4, space: {learning_rate: {low: 0.001, high: 0.01, log: true}}}
+"""
+
+
+def load(folder: Path, text: str) -> params.Params:
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    return params.load(Workspace(folder))
+
+
+def fault(folder: Path, text: str) -> str:
+    with pytest.raises(ParamsError) as raised:
+        load(folder, text)
+    return str(raised.value)
+
+
+def test_defaults_fill_what_is_not_said(tmp_path: Path) -> None:
+    found = load(tmp_path, GOOD)
+    assert found.seed == 3
+    assert found.pipelines["digits"].search.scheduler == "halving"
+    assert found.pipelines["digits"].gate.margin == 0.0
+
+
+def test_every_fault_is_said_at_once_with_its_line(tmp_path: Path) -> None:
+    text = (
+        GOOD.replace("seed: 3", "seed: many")
+        .replace("trials: 4", "trails: 4")
+        .replace("dataset: digits", "dataset: digit")
+    )
+    found = fault(tmp_path, text)
+    assert "params.yaml:1 seed: got 'many', expected a whole number" in found
+    assert "params.yaml:9 pipelines.digits.search.trails: got an unknown key; did you mean 'trials'?" in found
+    assert fault(tmp_path, GOOD.replace("dataset: digits", "dataset: digit")) == (
+        "params.yaml:7 pipelines.digits.dataset: got 'digit', expected a name under datasets; did you mean 'digits'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("family: cnn", "family: cn", "params.yaml:8 pipelines.digits.family: got 'cn'"),
+        ("family: cnn", "family: no.such:Thing", "No module named 'no'"),
+        ("family: cnn", "family: cnn\n    settings: {dropuot: 0.1}", "did you mean 'dropout'?"),
+        ("learning_rate", "learning_rat", "did you mean 'learning_rate'?"),
+        ("family: cnn", "family: cnn\n    schedule: every day", "expected a cron line"),
+        ("family: cnn", "family: cnn\n    task: regression", "got 'regression', expected one of"),
+        ("trials: 4", "trials: 0", "got 0, expected"),
+        (
+            "trials: 4",
+            "scheduler: halvng, trials: 4",
+            "expected one of halving, asha, pbt, optuna; did you mean 'halving'?",
+        ),
+        ("  digits:\n    dataset", "  ../digits:\n    dataset", "expected a name of letters"),
+        ("target: churned}", "target: churned, source: digits}", "got table and source"),
+        ("{table: churn.csv, target: churned}", "{}", "no built-in dataset of this name"),
+        ("    dataset: digits\n", "", "params.yaml:6 pipelines.digits.dataset: got nothing, expected a value"),
+        ("seed: 3", "seed: 3\nseed: 4", "not YAML"),
+        ("seed: 3", "seed: [", "not YAML"),
+        (GOOD, "- a list\n", "expected keys such as datasets"),
+    ],
+)
+def test_each_fault_says_what_was_expected(tmp_path: Path, old: str, new: str, said: str) -> None:
+    found = fault(tmp_path, GOOD.replace(old, new))
+    assert said in found
+    assert len(found.splitlines()) <= 4
+
+
+def test_an_absent_file_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"no params\.yaml here"):
+        Workspace.find(tmp_path)
+
+
+def test_ranges_of_params_replace_the_familys_own() -> None:
+    search = params.Search.model_validate(
+        {"space": {"a": [1, 2], "b": {"low": 1, "high": 8, "integer": True}, "c": {"low": 0.1, "high": 1.0}}}
+    )
+    own = {"a": Uniform(0, 1, mutable=True), "d": Uniform(0, 1), "e": Uniform(0, 1)}
+    assert search.domains(own, {"e": 0.5}) == {
+        "a": Choice((1, 2), mutable=True),
+        "b": Integer(1, 8),
+        "c": Uniform(0.1, 1.0),
+        "d": Uniform(0, 1),
+    }
+
+
+def test_the_schema_knows_every_key() -> None:
+    schema = json.loads(params.schema())
+    assert set(schema["$defs"]["Pipeline"]["properties"]) == set(params.Pipeline.model_fields)
+    assert schema["additionalProperties"] is False
+
+
+def test_an_empty_file_is_an_empty_project(tmp_path: Path) -> None:
+    assert load(tmp_path, "") == params.Params()
