@@ -26,7 +26,7 @@ class ColumnRule(Block):
 
     role: Role = "input"
     kind: Literal["number", "category", "date", "text", "tensor"]
-    missing: float = Field(0.0, ge=0, le=1)
+    missing: float = Field(default=0.0, ge=0, le=1)
     min: float | str | None = None
     max: float | str | None = None
     values: list[str] | None = None
@@ -37,8 +37,8 @@ class ColumnRule(Block):
 class Duplicates(Block):
     """Highest share of rows allowed to repeat another row's inputs and target: within a split, and across splits."""
 
-    within: float = Field(0.0, ge=0, le=1)
-    across: float = Field(0.0, ge=0, le=1)
+    within: float = Field(default=0.0, ge=0, le=1)
+    across: float = Field(default=0.0, ge=0, le=1)
 
 
 class Expectations(Block):
@@ -46,9 +46,9 @@ class Expectations(Block):
     environment: str | None = None
     duplicates: Duplicates = Duplicates()
     # Lowest share of rows that the rarest class of the training split may have.
-    class_share: float = Field(0.01, ge=0, le=1)
+    class_share: float = Field(default=0.01, ge=0, le=1)
     # Highest score on held-out rows that one column alone may reach in predicting the target.
-    leakage: float = Field(0.999, gt=0, le=1)
+    leakage: float = Field(default=0.999, gt=0, le=1)
 
     def column(self, role: Role) -> str | None:
         """The name of the column with this role, if there is one."""
