@@ -204,9 +204,9 @@ class Lesson:
     rows: int
     batch_rows: int
     loss: Callable[[torch.Tensor], torch.Tensor]
-    evaluate: Callable[[nn.Module], Metrics]
+    evaluate: Callable[[Any], Metrics]
     objective: Objective
-    fitted: Callable[[nn.Module], Json] = lambda _: {}
+    fitted: Callable[[Any], Json] = lambda _: {}
     clip: float = 0.0
     average: float = 0.0
     schedule: Callable[[float], float] = constant

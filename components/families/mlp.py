@@ -1,0 +1,205 @@
+"""mlp: a plain multilayer perceptron for tables, after Gorishniy et al. 2021, "Revisiting deep learning models
+for tabular data", and Kadra et al. 2021, "Well-tuned simple nets excel on tabular datasets".
+
+How it differs: numbers are scaled robustly and squashed instead of mapped to quantiles; a linear path runs
+beside the hidden layers (Cheng et al. 2016, "Wide & deep"), so that what a linear model can do on a small
+table, the net can do at once; of Kadra's cocktail only weight decay, dropout and averaged weights are kept.
+
+Legend: B rows of a batch, N rows of a split, F number features, C category columns, E width of the input once
+the categories are embedded, K outputs (classes, or 1 for regression).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from .. import metrics
+from ..contract import Choice, Data, Domain, Epoch, Hyper, Learning, Metrics, Objective, Spec, State, Task, Uniform
+from ..errors import DataError
+from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, labels, numbers
+from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
+
+SCORING_ROWS = 8192  # rows that go through the net at once: their activations stay in the cache
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`batch_rows` 0: by the number of training rows. `horizon` 0: a constant learning rate; else the epochs over
+    which it falls along a cosine. `average`: decay of the weights' running average."""
+
+    depth: int = 2
+    width: int = 128
+    dropout: float = 0.1
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.0
+    batch_rows: int = 0
+    clip: float = 1.0
+    average: float = 0.98
+    horizon: int = 0
+
+
+class Net(nn.Module):
+    """Hidden layers beside a linear path, from an encoder's features to K logits or to the standardised target.
+
+    `target` is the mean and deviation of a regression's target among the training rows.
+    """
+
+    def __init__(self, spec: Spec, encoder: Encoder, target: tuple[float, float], settings: Settings) -> None:
+        super().__init__()
+        self.spec, self.encoder, self.target = spec, encoder, target
+        outputs = len(spec.classes) or 1
+        widths = [min(32, round(1.6 * v.codes**0.56)) for v in encoder.vocabularies]  # fastai's rule of thumb
+        self.embeddings = nn.ModuleList(
+            # The unknown category stays the zero vector: it says nothing, as nothing was learnt of it.
+            nn.Embedding(v.codes, width, padding_idx=0)
+            for v, width in zip(encoder.vocabularies, widths, strict=True)
+        )
+        inputs = encoder.features + sum(widths)
+        layers: list[nn.Module] = []
+        for index in range(settings.depth):
+            layers += [nn.Linear(settings.width if index else inputs, settings.width), nn.ReLU()]
+            layers += [nn.Dropout(settings.dropout)]
+        self.hidden = nn.Sequential(*layers)
+        self.deep = nn.Linear(settings.width if settings.depth else inputs, outputs)
+        self.wide = nn.Linear(inputs, outputs)
+        with torch.no_grad():
+            for weight in self.embeddings.parameters():
+                weight.mul_(0.1)  # categories begin nearly alike
+            self.deep.weight.zero_()
+            self.wide.weight.zero_()
+
+    def forward(self, x_BF: torch.Tensor, c_BC: torch.Tensor) -> torch.Tensor:
+        x_BE = torch.cat([x_BF, *(e(c_BC[:, i]) for i, e in enumerate(self.embeddings))], 1) if c_BC.shape[1] else x_BF
+        y_BK: torch.Tensor = self.deep(self.hidden(x_BE)) + self.wide(x_BE)
+        return y_BK
+
+
+class Mlp:
+    learning: ClassVar[Learning] = "supervised"
+    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
+    Settings: ClassVar[type[Settings]] = Settings
+
+    def objective(self, spec: Spec) -> Objective:
+        """Log loss rather than accuracy: on a small table many trials, and many epochs of a trial, get the same
+        rows right, and the first lucky one would be served."""
+        return Objective("loss" if spec.task == "classification" else "rmse", "min")
+
+    def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
+        return {
+            "depth": Choice((1, 2, 3)),
+            "width": Choice((32, 64, 128, 256)),
+            "dropout": Uniform(0.0, 0.4),
+            "lr": Uniform(5e-4, 8e-3, log=True, mutable=True),
+            "weight_decay": Uniform(1e-3, 0.3, log=True, mutable=True),
+        }
+
+    def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
+        settings, spec = configure(Settings, hyper), data.spec
+        seeded(seed)
+        encoder, truth_N = fit_encoder(data.splits["train"], spec.columns), _truth(data, "train")
+        target = (0.0, 1.0) if spec.classes else (float(truth_N.mean()), float(truth_N.std()) or 1.0)
+        net = Net(spec, encoder, target, settings).to(device())
+        x_NF, c_NC = _inputs(net, data.splits["train"])
+        y_N = torch.from_numpy(truth_N if spec.classes else (truth_N - target[0]) / target[1]).to(x_NF.device)
+        val, val_truth_N = _inputs(net, data.splits["val"]), _truth(data, "val")
+
+        def loss(rows_B: torch.Tensor) -> torch.Tensor:
+            y_BK = net(x_NF[rows_B], c_NC[rows_B]).float()
+            if spec.classes:
+                return functional.cross_entropy(y_BK, y_N[rows_B], label_smoothing=settings.label_smoothing)
+            return functional.mse_loss(y_BK[:, 0], y_N[rows_B].float())
+
+        lesson = Lesson(
+            net=net,
+            optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
+            rows=len(y_N),
+            batch_rows=settings.batch_rows or _batch_rows(len(y_N)),
+            loss=loss,
+            evaluate=lambda served: _measure(spec, "val", _predict(served, *val), val_truth_N),
+            objective=self.objective(spec),
+            fitted=lambda _: {"encoder": encoder.to_json(), "target": list(target)},
+            clip=settings.clip,
+            average=settings.average,
+            schedule=cosine(settings.horizon) if settings.horizon else constant,
+        )
+        yield from learn(lesson, seed, state)
+
+    def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
+        fitted = state.scalars["model"]
+        mean, deviation = fitted["target"]
+        net = Net(spec, Encoder.from_json(fitted["encoder"]), (mean, deviation), configure(Settings, hyper))
+        unpack(state, {"model": net})
+        return net.to(device()).eval()
+
+    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
+        predicted = _predict(net, *_inputs(net, data.splits[split]))
+        return _measure(data.spec, split, predicted, _truth(data, split))
+
+    def baseline(self, data: Data, split: str) -> Metrics:
+        """The shares of the classes among the training rows, or their mean target."""
+        train_N, truth_N = _truth(data, "train"), _truth(data, split)
+        if data.spec.classes:
+            return metrics.class_shares(split, train_N, truth_N, len(data.spec.classes))
+        return metrics.mean_target(split, train_N, truth_N)
+
+    def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
+        predicted = _predict(net, *_inputs(net, batch))
+        if net.spec.classes:
+            return classified(predicted, net.spec.classes)
+        return pa.record_batch([pa.array(predicted[:, 0].numpy())], schema=self.outputs(net.spec))
+
+    def outputs(self, spec: Spec) -> pa.Schema:
+        return class_columns(spec.classes) if spec.classes else pa.schema([("prediction", pa.float64())])
+
+
+def _batch_rows(rows: int) -> int:
+    """About fifty steps an epoch on a middling table, within what learns well and what runs fast."""
+    return int(2 ** np.clip(round(np.log2(max(rows, 1) / 50)), 5, 10))
+
+
+def _truth(data: Data, split: str) -> NDArray[Any]:
+    """Class numbers, or the target as float64."""
+    rows, spec = data.splits[split], data.spec
+    assert spec.target is not None  # a supervised task has one
+    if spec.classes:
+        return labels(rows, spec.target, spec.classes)
+    truth_N = numbers(rows, spec.target).astype(np.float64)
+    if not np.isfinite(truth_N).all():
+        raise DataError(f"target {spec.target!r} has rows without a finite number", where=f"{spec.dataset}, {split}")
+    return truth_N
+
+
+def _inputs(net: Net, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """x_NF and c_NC where the net is."""
+    where = next(net.parameters()).device
+    x_NF, c_NC = net.encoder(rows)
+    return x_NF.to(where), c_NC.to(where)
+
+
+@torch.inference_mode()
+def _predict(net: Net, x_NF: torch.Tensor, c_NC: torch.Tensor) -> torch.Tensor:
+    """Probabilities (N × K), or predictions in the target's units (N × 1, float64), on the CPU."""
+    net.eval()
+    batches = zip(torch.split(x_NF, SCORING_ROWS), torch.split(c_NC, SCORING_ROWS), strict=True)
+    parts = [net(x_BF, c_BC).cpu() for x_BF, c_BC in batches]
+    y_NK = torch.cat(parts)
+    if net.spec.classes:
+        return y_NK.softmax(1)
+    mean, deviation = net.target
+    return y_NK.double() * deviation + mean
+
+
+def _measure(spec: Spec, split: str, predicted: torch.Tensor, truth_N: NDArray[Any]) -> Metrics:
+    if spec.classes:
+        return metrics.classification(split, predicted.numpy(), truth_N)
+    return metrics.regression(split, predicted[:, 0].numpy(), truth_N)

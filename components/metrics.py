@@ -1,0 +1,70 @@
+"""How good predictions are, in numpy: what families measure on a split and what their trivial rivals reach.
+
+Legend: N rows, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contract import Metrics
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+
+# What a probability of nothing at all is taken for, so that one sure mistake does not make a log loss infinite.
+SMALLEST = 1e-7
+
+
+def classification(split: str, probability_NK: Floats, truth_N: Ints) -> Metrics:
+    """split/accuracy and split/loss (log loss, natural logarithm); for two classes split/auroc of the second.
+
+    A figure that the rows do not define (AUROC with one class only) is left out.
+    """
+    chosen = probability_NK[np.arange(len(truth_N)), truth_N].astype(np.float64)
+    metrics = {
+        f"{split}/accuracy": float(np.mean(probability_NK.argmax(1) == truth_N)),
+        f"{split}/loss": float(-np.log(np.clip(chosen, SMALLEST, 1)).mean()),
+    }
+    if probability_NK.shape[1] == 2 and 0 < truth_N.sum() < len(truth_N):
+        metrics[f"{split}/auroc"] = auroc(probability_NK[:, 1], truth_N == 1)
+    return metrics
+
+
+def class_shares(split: str, train_N: Ints, truth_N: Ints, classes: int) -> Metrics:
+    """The trivial classifier: gives every row the classes' shares among the training rows."""
+    shares_K = np.bincount(train_N, minlength=classes) / len(train_N)
+    return classification(split, np.tile(shares_K, (len(truth_N), 1)), truth_N)
+
+
+def regression(split: str, predicted_N: Floats, truth_N: Floats) -> Metrics:
+    """split/rmse and split/mae in the target's units, and split/r2 where the truth varies."""
+    error_N = np.asarray(predicted_N, np.float64) - truth_N
+    metrics = {
+        f"{split}/rmse": float(np.sqrt(np.mean(error_N**2))),
+        f"{split}/mae": float(np.mean(np.abs(error_N))),
+    }
+    if (variance := float(np.var(truth_N))) > 0:
+        metrics[f"{split}/r2"] = 1 - float(np.mean(error_N**2)) / variance
+    return metrics
+
+
+def mean_target(split: str, train_N: Floats, truth_N: Floats) -> Metrics:
+    """The trivial regressor: predicts the training rows' mean."""
+    return regression(split, np.full(len(truth_N), np.mean(train_N)), truth_N)
+
+
+def auroc(score_N: Floats, positive_N: NDArray[np.bool_]) -> float:
+    """Chance that a positive row scores above a negative one, ties counting half: the Mann-Whitney statistic.
+
+    NaN unless there are rows of both kinds.
+    """
+    positives = int(positive_N.sum())
+    negatives = len(positive_N) - positives
+    if not positives or not negatives:
+        return float("nan")
+    _, group_N, counts = np.unique(score_N, return_inverse=True, return_counts=True)
+    middle_rank = np.cumsum(counts) - (counts - 1) / 2  # from 1; tied rows share their ranks' mean
+    ranks = middle_rank[group_N][positive_N].sum()
+    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
