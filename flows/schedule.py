@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 from components.plan import Project
@@ -14,6 +15,7 @@ def deployments(project: Project) -> list[Any]:
     """One deployment for each pipeline with a schedule; a run that comes due while the last one works is dropped,
     since its work would be the same."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.deployments.runner import EntrypointType
 
     from .pipeline import pipeline
 
@@ -25,10 +27,23 @@ def deployments(project: Project) -> list[Any]:
             parameters={"name": name, "root": str(project.workspace.root)},
             tags=[*block.tags, block.family, block.dataset],
             concurrency_limit=one,
+            entrypoint_type=EntrypointType.MODULE_PATH,
         )
         for name, block in project.params.pipelines.items()
         if block.schedule
     ]
+
+
+def withdraw(kept: set[str]) -> None:
+    """Delete deployments of schedules that params.yaml no longer has: nobody would play their runs."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    ours = FlowFilter(name=FlowFilterName(any_=["pipeline"]))
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments(flow_filter=ours):
+            if deployment.name not in kept:
+                client.delete_deployment(deployment.id)
 
 
 def main() -> int:
@@ -37,10 +52,12 @@ def main() -> int:
     from .pipeline import open_project
 
     made = deployments(open_project("."))
+    withdraw({deployment.name for deployment in made})
     if not made:
-        screen.say("no pipeline in params.yaml has a schedule")
-        return 0
-    serve(*made, limit=2, pause_on_shutdown=False)
+        screen.say("no pipeline in params.yaml has a schedule; start again after adding one")
+        threading.Event().wait()
+    # Pausing on shutdown takes back the runs planned ahead, so none waits, late, for the next start.
+    serve(*made, limit=len(made), pause_on_shutdown=True, print_starting_message=False)
     return 0
 
 
