@@ -5,13 +5,14 @@ Without their decorators these functions still run: what they call are the stage
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from components import params, receipts, results, stages
@@ -31,7 +32,7 @@ def open_project(root: str) -> Project:
     return Project(workspace, params.load(workspace), screen.say, screen.watch)
 
 
-def worth_another_try(task: Any, run: Any, state: Any) -> bool:
+def worth_another_try(_task: Any, _run: Any, state: Any) -> bool:
     """Bad data stays bad; a server that does not answer may come back, and a dead process can be started again."""
     try:
         state.result()
@@ -42,7 +43,7 @@ def worth_another_try(task: Any, run: Any, state: Any) -> bool:
     return False
 
 
-_stage = {
+_stage: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": exponential_backoff(backoff_factor=2),
     "retry_condition_fn": worth_another_try,
@@ -90,18 +91,12 @@ def pipeline(name: str, root: str = ".") -> None:
     show(project, [name])
 
 
-@task(name="pipeline", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
-def start(name: str, root: str) -> None:
-    """A pipeline's flow as a task, so that several run side by side."""
-    pipeline(name, root)
-
-
-@flow(name="pipelines", task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE), persist_result=False)
+@flow(name="pipelines", persist_result=False)
 def pipelines(names: list[str], root: str = ".") -> None:
     """Several pipelines at once. One that fails does not stop the others; the first error is raised at the end."""
-    started = [start.submit(name, root) for name in names]
-    for future in started:
-        future.wait()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        # A copy of the context tells each subflow whose child it is.
+        started = [pool.submit(copy_context().run, pipeline, name, root) for name in names]
     for future in started:
         future.result()
 

@@ -101,7 +101,8 @@ class Screen:
         if not self.console.is_terminal:
             yield
             return
-        with Live(self._table(), console=self.console, refresh_per_second=4, transient=True) as self._live:
+        with Live(self._table(), console=self.console, refresh_per_second=4, transient=True) as live:
+            self._live = live
             try:
                 yield
             finally:

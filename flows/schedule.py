@@ -15,7 +15,7 @@ def deployments(project: Project) -> list[Any]:
     """One deployment for each pipeline with a schedule; a run that comes due while the last one works is dropped,
     since its work would be the same."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.deployments.runner import EntrypointType
+    from prefect.types.entrypoint import EntrypointType
 
     from .pipeline import pipeline
 

@@ -1,4 +1,4 @@
-"""`dvc repro` in a fresh clone: reproduces without a server, is then up to date, and a forced one gives the same bytes."""
+"""`dvc repro` in a fresh clone: no server, then up to date, and forced it gives the same bytes."""
 
 from __future__ import annotations
 
