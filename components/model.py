@@ -20,7 +20,7 @@ from .contract import MODEL, Data, Family, Hyper, Json, Metrics, Spec, State
 from .errors import RegistryError
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
-_PACKAGE = "components."
+_ROOT = (__package__ or "").removesuffix("components")  # "", or the package that a copy of this one lies in
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,7 @@ def load(folder: Path) -> Model:
 
 def _family(path: str) -> Family[Any]:
     module, _, name = path.partition(":")
-    if module.startswith(_PACKAGE):  # resolved beside this file, so a copy of the package under another name works
-        found = importlib.import_module("." + module.removeprefix(_PACKAGE), __package__)
-    else:
-        found = importlib.import_module(module)
+    found = importlib.import_module(_ROOT + module)  # beside this file, so a copy of the package uses its own copy
     made: Family[Any] = getattr(found, name)()
     return made
 

@@ -85,6 +85,9 @@ class Gate(Block):
     """When a new version becomes champion."""
 
     metric: str | None = Field(None, description="Metric on the test rows. Default: the family's objective.")
+    mode: Literal["max", "min"] | None = Field(
+        None, description="Whether more or less of the metric is better. Needed if it is not the objective."
+    )
     margin: float = Field(0.0, ge=0, description="By how much the present champion must be beaten.")
 
 
@@ -146,12 +149,12 @@ def load(workspace: Workspace) -> Params:
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
-        faults = [_fault(raw, file.name, e["loc"], _expectation(e, e["loc"])) for e in error.errors()]
+        found = faults(error, raw, file.name, Params)
     else:
-        faults = [_fault(raw, file.name, loc, text) for loc, text in _cross_checks(params)]
-        if not faults:
+        found = [fault(raw, file.name, loc, text) for loc, text in _cross_checks(params)]
+        if not found:
             return params
-    raise ParamsError("\n".join(line for _, line in sorted(set(faults))))
+    raise ParamsError("\n".join(line for _, line in sorted(set(found))))
 
 
 def schema() -> str:
@@ -222,12 +225,17 @@ def _suggest(got: str, known: Any, lead: str = "") -> str:
     return f"{lead}known: {', '.join(map(str, known))}" if known else ""
 
 
-def _fault(raw: Any, file: str, loc: tuple[Any, ...], text: str) -> tuple[int, str]:
+def faults(error: ValidationError, raw: Any, file: str, model: type[BaseModel]) -> list[tuple[int, str]]:
+    """(line, message) of each fault that `model` found in the YAML of a file."""
+    return [fault(raw, file, e["loc"], _expectation(e, e["loc"], model)) for e in error.errors()]
+
+
+def fault(raw: Any, file: str, loc: tuple[Any, ...], text: str) -> tuple[int, str]:
     """(line, message) of a fault at `loc`; the line is that of the deepest key on its way that exists."""
     line, here, path = 1, raw, []
     for key in loc:
         if isinstance(key, str) and (
-            key.startswith("function-") or key in ("Range", "[key]") or key.startswith("list[")
+            key.startswith("function-") or key in ("Range", "[key]", "float", "str") or key.startswith("list[")
         ):
             continue  # pydantic's own marks for a branch of a union
         path.append(str(key))
@@ -254,10 +262,10 @@ _EXPECTED = {
 }
 
 
-def _expectation(error: Any, loc: tuple[Any, ...]) -> str:
+def _expectation(error: Any, loc: tuple[Any, ...], model: type[BaseModel]) -> str:
     kind, got = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        return f"got an unknown key{_suggest(str(loc[-1]), _keys_at(loc[:-1]), '; ')}"
+        return f"got an unknown key{_suggest(str(loc[-1]), _keys_at(loc[:-1], model), '; ')}"
     if kind == "missing":
         return "got nothing, expected a value"
     if kind == "string_pattern_mismatch":
@@ -269,9 +277,9 @@ def _expectation(error: Any, loc: tuple[Any, ...]) -> str:
     return f"got {_show(got)}, expected {message}"
 
 
-def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+def _keys_at(loc: tuple[Any, ...], root: type[BaseModel]) -> list[str]:
     """The keys that a block knows, found by walking the models along `loc`."""
-    model: Any = Params
+    model: Any = root
     for key in loc:
         if isinstance(model, type) and issubclass(model, BaseModel):
             if key not in model.model_fields:

@@ -1,0 +1,116 @@
+"""The files of a version: an MLflow model made from a model folder, without a pickle.
+
+The model folder as the train stage left it, the code that runs it, `model_code.py` that MLflow loads, a signature,
+an example, and the packages that it needs, pinned to what is installed here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from . import bundle, model
+from .bundle import Shipped
+from .contract import Data, Spec
+
+# Where in the files MLflow puts the two artifacts that model_code.py loads.
+CODE, MODEL = "artifacts/code", "artifacts/model"
+EXAMPLE_ROWS = 3
+_saving = threading.Lock()  # MLflow keeps the model-from-code that it saves in a global
+
+
+def build(folder: Path, data: Data, place: Path) -> Path:
+    """Make the MLflow model of a model folder below `place`; returns its folder."""
+    from . import model_code  # first: it keeps the import of mlflow.pyfunc quiet
+
+    import mlflow.pyfunc  # isort: skip
+
+    family, spec = model.describe(folder)["family"], data.spec
+    bundle.write(family, place / "code")
+    shutil.copytree(folder, place / "model")
+    example = data.splits["test"].slice(0, EXAMPLE_ROWS).select([c.name for c in spec.columns])
+    with _saving:
+        mlflow.pyfunc.save_model(
+            path=place / "built",
+            python_model=model_code.__file__,
+            artifacts={"code": str(place / "code"), "model": str(place / "model")},
+            signature=_signature(spec, example.schema, model.load(folder).outputs()),
+            input_example=_frame(example, spec),
+            pip_requirements=_requirements(family),
+            metadata={"tidemill": {"family": family, "spec": spec.to_json()}},
+        )
+    return place / "built"
+
+
+def load(folder: Path) -> Shipped:
+    """Run such files by the code among them."""
+    from . import model_code
+
+    with bundle.our_errors():
+        return Shipped.of(model_code.load(folder / CODE, folder / MODEL))
+
+
+def _signature(spec: Spec, inputs: pa.Schema, outputs: pa.Schema) -> Any:
+    """Columns in and out as MLflow knows them. Whole numbers, tensors and whatever else MLflow would refuse to
+    convert are "any": the model's own code checks them, with better words and a thousand times faster."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    taken = [ColSpec(_input_type(inputs.field(c.name).type), c.name) for c in spec.columns]
+    given = [ColSpec(_output_type(field.type), field.name) for field in outputs]
+    return ModelSignature(Schema(taken), Schema(given))
+
+
+def _input_type(kind: pa.DataType) -> Any:
+    from mlflow.types.schema import AnyType, DataType
+
+    if pa.types.is_floating(kind):
+        return DataType.double
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return DataType.string
+    return DataType.datetime if pa.types.is_timestamp(kind) and kind.tz is None else AnyType()
+
+
+def _output_type(kind: pa.DataType) -> Any:
+    from mlflow.types.schema import AnyType, Array, DataType
+
+    if hasattr(kind, "value_type") and not pa.types.is_dictionary(kind):
+        return Array(_output_type(kind.value_type))
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        return DataType.float
+    if pa.types.is_integer(kind):
+        return DataType.long
+    if pa.types.is_boolean(kind):
+        return DataType.boolean
+    known = _input_type(kind)
+    return DataType.string if isinstance(known, AnyType) and pa.types.is_dictionary(kind) else known
+
+
+def _frame(rows: pa.Table, spec: Spec) -> Any:
+    """Rows as pandas; tensors as nested lists, which JSON can hold."""
+    import pandas as pd
+
+    columns = {}
+    for column in spec.columns:
+        values = rows.column(column.name).combine_chunks()
+        if column.kind == "tensor":
+            columns[column.name] = list(values.to_numpy_ndarray().tolist())
+        else:
+            columns[column.name] = values.to_pandas()
+    return pd.DataFrame(columns)
+
+
+def _requirements(family: str) -> list[str]:
+    """What a process that loads the model must have, pinned to what is installed here."""
+    packages = importlib.metadata.packages_distributions()
+    needed = bundle.requirements(family) | {"mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch"}
+    names = sorted(
+        {packages[top][0] for top in needed if top in packages} - {"mlflow-skinny", "mlflow-tracing"} | {"mlflow"}
+    )
+    # A local part such as +cpu says how a wheel was built: it cannot be asked for.
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]

@@ -1,0 +1,109 @@
+"""A registered model as MLflow runs it: this file and what lies beside it are all that it needs.
+
+MLflow copies this file into the model ("models from code": nothing is pickled). Beside it lie the model folder
+and a package with the code that the model was trained with (bundle.py). It needs torch, safetensors, pyarrow,
+pandas and mlflow, and nothing of the project that made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+with warnings.catch_warnings():  # of MLflow's own type hints, whenever it is first imported
+    warnings.simplefilter("ignore")
+    from mlflow.models import set_model
+    from mlflow.pyfunc import PythonModel
+
+
+class FromCode(PythonModel):  # type: ignore[misc]
+    """`model` is what batch scoring uses: score(RecordBatch), outputs(), evaluate(splits, split)."""
+
+    model: Any
+
+    def load_context(self, context: Any) -> None:
+        self.model = load(Path(context.artifacts["code"]), Path(context.artifacts["model"]))
+
+    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+        """Output columns for input columns, row for row, under the index of the input."""
+        batch = arrow(model_input, self.model.spec)
+        scored: pd.DataFrame = self.model.score(batch).to_pandas()
+        return scored.set_index(model_input.index)
+
+
+def load(code: Path, model: Path) -> Any:
+    """The model in folder `model`, run by the package in folder `code`.
+
+    Raises ImportError if the package is not the code that was registered, and the package's own RegistryError
+    if the weights are not.
+    """
+    packages = sorted(code.glob("tidemill_model_*"))
+    if len(packages) != 1:
+        raise ImportError(f"{code} holds {len(packages)} packages of model code, expected one")
+    package = packages[0]
+    if digest(package) != package.name.rpartition("_")[2]:
+        raise ImportError(f"{package}: the code is not what was registered")
+    _place(package)
+    return importlib.import_module(f"{package.name}.components.model").load(model)
+
+
+def digest(package: Path) -> str:
+    """12 hex digits for the sources of a package, in which its own name counts as ending in zeros."""
+    prefix, _, digits = package.name.rpartition("_")
+    whole = hashlib.sha256()
+    for path, file in sorted((f.relative_to(package).as_posix(), f) for f in package.rglob("*.py")):
+        text = file.read_text(encoding="utf-8").replace(package.name, f"{prefix}_{'0' * len(digits)}")
+        whole.update(f"{path}\0{hashlib.sha256(text.encode()).hexdigest()}\n".encode())
+    return whole.hexdigest()[:12]
+
+
+def _place(package: Path) -> None:
+    """Make the package importable by its name, without a word in sys.path."""
+    if package.name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            package.name, package / "__init__.py", submodule_search_locations=[str(package)]
+        )
+        assert spec
+        sys.modules.setdefault(package.name, importlib.util.module_from_spec(spec))
+    places = sys.modules[package.name].__path__
+    if str(package) not in places:  # the same code from another model: its first folder may go away
+        places.append(str(package))
+
+
+# ── pandas to Arrow ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def arrow(frame: pd.DataFrame, spec: Any) -> pa.RecordBatch:
+    """The model's input columns of a frame. Tensor cells are arrays or nested lists of the shape, or flat ones."""
+    missing = [c.name for c in spec.columns if c.name not in frame]
+    if missing:
+        raise ValueError(f"the input lacks the columns {', '.join(missing)}")
+    return pa.RecordBatch.from_arrays([_array(frame[c.name], c) for c in spec.columns], [c.name for c in spec.columns])
+
+
+def _array(values: pd.Series, column: Any) -> pa.Array:
+    if column.kind == "tensor":
+        rows = [np.asarray(cell, column.dtype).reshape(column.shape) for cell in values]
+        stacked = np.stack(rows) if rows else np.empty((0, *column.shape), column.dtype)
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(stacked)
+    if column.kind == "number":
+        return pa.array(pd.to_numeric(values).astype("float64"), pa.float64(), from_pandas=True)
+    if column.kind == "date":
+        return pa.array(pd.to_datetime(values).astype("datetime64[us]"), pa.timestamp("us"), from_pandas=True)
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # cells of several types
+        return pa.array([None if pd.isna(cell) else str(cell) for cell in values], pa.string())
+
+
+if __name__.startswith("code_model_"):  # the name under which MLflow runs this file; importing it does nothing
+    set_model(FromCode())
