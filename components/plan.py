@@ -113,7 +113,7 @@ def settled(resolved: Resolved, stage: Stage) -> dict[str, Json]:
     return {"scoring": block.scoring.model_dump(mode="json"), "code": code_hash(["components.scoring"])}
 
 
-def inputs(resolved: Resolved, stage: Stage, before: Mapping[str, Receipt]) -> dict[str, Json]:
+def inputs(resolved: Resolved, stage: Stage, before: Mapping[Stage, Receipt]) -> dict[str, Json]:
     """Everything that makes the stage's run key. `before` holds the receipts of the stages before it."""
     parts = settled(resolved, stage)
     if stage in ("validate", "train"):
@@ -174,7 +174,7 @@ def _changes(old: Mapping[str, Json], new: Mapping[str, Json], path: str = "") -
 def plan(resolved: Resolved) -> list[Step]:
     """What `run` would do now, stage by stage."""
     steps: list[Step] = []
-    before: dict[str, Receipt] = {}
+    before: dict[Stage, Receipt] = {}
     for stage in STAGES:
         waits = next((s.stage for s in steps if s.action == "run" and s.stage != "validate"), None)
         if waits:

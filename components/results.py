@@ -56,7 +56,7 @@ def results(project: Project, names: Sequence[str]) -> list[Result]:
 
 def _result(project: Project, name: str) -> Result:
     found = {stage: receipts.read(project.workspace, name, stage) for stage in plan.STAGES}
-    seconds = {stage: receipt.seconds for stage, receipt in found.items() if receipt}
+    seconds: dict[str, float] = {stage: receipt.seconds for stage, receipt in found.items() if receipt}
     train, register, score = found["train"], found["register"], found["score"]
     if train is None:
         return Result(name, seconds=seconds)

@@ -98,7 +98,7 @@ def stage(name: Annotated[str, typer.Argument(metavar="STAGE")], pipeline: str) 
             from .progress import screen
 
             with screen.live():
-                stages.PLAY[name](project, pipeline)  # type: ignore[index]
+                stages.PLAY[name](project, pipeline)
         else:
             raise ParamsError(f"no stage {name!r}", fix=f"use one of plan, {', '.join(stages.PLAY)}")
 
