@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
+
 from . import datasets, families, plan, receipts, versioning
-from .contract import SPLIT, Hyper, Json, Metrics, Objective
+from .contract import Data, Json, Metrics, Objective
 from .errors import TidemillError
 from .plan import Project, Resolved, Stage
 from .receipts import Receipt
-from .sweep import Request, Trial, Watcher
+from .sweep import Request, Trial, Watchers
 
 if TYPE_CHECKING:
-    from .tracking import SweepRun
+    from .bundle import Shipped
+    from .scoring import Job
+    from .tracking import Origin
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Work:
 
     @property
     def data_md5(self) -> str:
-        return versioning.data_version(self.resolved.workspace, self.resolved.block.dataset).md5
+        version = versioning.data_version(self.resolved.workspace, self.resolved.block.dataset)
+        return str(version.md5)
 
 
 def settle(project: Project, name: str) -> None:
@@ -142,7 +148,7 @@ def _validate(work: Work) -> dict[str, Json]:
     from . import validation
 
     resolved = work.resolved
-    data = datasets.load(resolved.workspace, resolved.block.dataset, resolved.expectations, resolved.spec.task)
+    data = _data(resolved)
     docs = resolved.workspace.docs(resolved.block.dataset)
     validated = validation.validate(data, resolved.expectations, docs)
     validation.raise_for_failures(validated)
@@ -158,7 +164,7 @@ def _train(work: Work) -> dict[str, Json]:
     resolved, project = work.resolved, work.resolved.project
     request = _request(work)
     objective = resolved.family.objective(resolved.spec)
-    with tracking.sweep_run(_identity(work)) as run:
+    with tracking.sweep_run(project.workspace, _origin(work, request)) as run:
         with tuning.session(project.workspace.ray_address):
             trials = tuning.sweep(request, Watchers(run, project.watch(resolved.name)), fresh=work.again)
         best = trials[0]
@@ -169,36 +175,35 @@ def _train(work: Work) -> dict[str, Json]:
         metrics = made.evaluate(dict(request.data.splits), "test")
         baseline = resolved.family.baseline(request.data, "test")
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
-        receipts.write_json(work.folder / "metrics.json", _metrics(objective, best, metrics, baseline))
+        receipts.write_json(work.folder / "metrics.json", metrics | _beside(objective, best, baseline))
         receipts.write_json(work.folder / "trials.json", [dataclasses.asdict(t) | {"checkpoint": ""} for t in trials])
         plots.draw(work.folder / "plots", made, request.data, trials, objective)
-        run.finish(best, metrics, baseline, _artifacts(work))
+        with _receipt_so_far(work, facts) as receipt:
+            validated = resolved.workspace.results(resolved.name, "validate") / "validation.json"
+            run.finish(
+                best, metrics, baseline, [receipt, validated, work.folder / "metrics.json", work.folder / "plots"]
+            )
         return facts | {"run_id": run.run_id}
 
 
 def _register(work: Work) -> dict[str, Json]:
     from . import registry
 
-    trained = work.before["train"]
-    resolved = work.resolved
-    data = datasets.load(resolved.workspace, resolved.block.dataset, resolved.expectations, resolved.spec.task)
-    registered = registry.register(
-        resolved.workspace,
-        registry.Candidate(
-            pipeline=resolved.name,
-            folder=resolved.workspace.results(resolved.name, "train") / "model",
-            run_key=trained.key,
-            run_id=trained.facts["run_id"],
-            data_md5=work.data_md5,
-            git_commit=versioning.commit(resolved.workspace),
-            baseline=resolved.family.baseline(data, "test"),
-        ),
-        data,
-        resolved.family.objective(resolved.spec),
-        resolved.block.gate,
+    trained, resolved = work.before["train"], work.resolved
+    data = _data(resolved)
+    candidate = registry.Candidate(
+        pipeline=resolved.name,
+        folder=resolved.workspace.results(resolved.name, "train") / "model",
+        run_key=trained.key,
+        run_id=trained.facts["run_id"],
+        data_md5=work.data_md5,
+        git_commit=versioning.commit(resolved.workspace),
+        baseline=resolved.family.baseline(data, "test"),
     )
-    facts = dataclasses.asdict(registered.decision) | {"version": registered.version}
-    same = ("weights_sha256", "objective", "value", "baseline")  # what another machine's registry would say as well
+    objective, gate = resolved.family.objective(resolved.spec), resolved.block.gate
+    registered = registry.register(resolved.workspace, candidate, data, objective, gate)
+    facts = dataclasses.asdict(registered.decision) | {"version": str(registered.version)}
+    same = ("weights_sha256", "metric", "value", "baseline")  # what another machine's registry would say as well
     receipts.write_json(work.folder / "model.json", {"name": resolved.name} | {k: trained.facts[k] for k in same})
     return facts | {"champion": registry.champion_identity(resolved.workspace, resolved.name)}
 
@@ -206,38 +211,110 @@ def _register(work: Work) -> dict[str, Json]:
 def _score(work: Work) -> dict[str, Json]:
     from . import scoring
 
-    resolved = work.resolved
-    champion = work.inputs["champion"]
-    output = work.folder / "scores.parquet"
-    if champion is None:
-        resolved.project.say(f"{resolved.name} score: nothing to score with, no version has passed the gate")
-        receipts.write_json(work.folder / "skipped.json", {"why": "no champion"})
+    resolved, output = work.resolved, work.folder / "scores.parquet"
+    if work.inputs["champion"] is None:
+        resolved.project.say(f"{resolved.name} score: skipped, no version has passed the gate yet")
+        receipts.write_json(work.folder / "skipped.json", {"why": "no version has passed the gate yet"})
         return {"rows": 0}
-    from . import registry
+    made, job = _champion(resolved)
+    given = resolved.block.scoring.input
+    if given is not None:
+        source = resolved.workspace.root / given
+        return {"rows": scoring.score(made, source, work.folder / "scores" if source.is_dir() else output, job).rows}
+    with tempfile.TemporaryDirectory(dir=resolved.workspace.state) as place:
+        source = Path(place) / "test.parquet"
+        pq.write_table(_data(resolved).splits["test"], source)
+        return {"rows": scoring.score(made, source, output, job).rows}
 
-    made = registry.load(resolved.workspace, resolved.name, champion["version"])
-    job = scoring.Job(str(champion["version"]), work.key, batch_rows=resolved.block.scoring.batch_rows)
-    scored = scoring.score(made, _scoring_source(work), output, job)
-    return {"rows": scored.rows}
+
+def score_table(project: Project, name: str, source: Path, output: Path, *, ignore_extra: bool = False) -> Json:
+    """Score a table that a person names with the champion; says what stands in `output` now."""
+    from . import scoring
+
+    made, job = _champion(plan.resolve(project, name))
+    job = dataclasses.replace(job, ignore_extra=ignore_extra)
+    scored = scoring.score(made, source, output, job, lambda rows: project.say(f"{name} score: {rows:,} rows"))
+    if scored.unchanged:
+        project.say(f"{name} score: unchanged, {output} holds these scores already (key {scored.key[:12]})")
+    return {
+        "pipeline": name,
+        "output": str(output),
+        "rows": scored.rows,
+        "model_version": job.model_version,
+        "run_key": job.run_key,
+        "unchanged": scored.unchanged,
+        "seconds": round(scored.seconds, 3),
+    }
 
 
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Watchers:
-    """Several watchers of one sweep as one."""
+def _data(resolved: Resolved) -> Data:
+    return datasets.load(resolved.workspace, resolved.block.dataset, resolved.expectations, resolved.spec.task)
 
-    def __init__(self, *watchers: Watcher) -> None:
-        self._watchers = watchers
 
-    def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
-        for watcher in self._watchers:
-            watcher.planned(trials, epochs, objective)
+def _request(work: Work) -> Request:
+    resolved = work.resolved
+    block, params = resolved.block, resolved.project.params
+    return Request(
+        family=block.family,
+        data=_data(resolved),
+        settings=block.settings,
+        search=block.search,
+        resources=block.resources,
+        seed=params.seed,
+        storage=f"{resolved.workspace.storage(params.storage)}/{resolved.name}-{work.key[:16]}",
+        checkpoint_every_s=block.checkpoint_every_s,
+    )
 
-    def learnt(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> None:
-        for watcher in self._watchers:
-            watcher.learnt(key, first_epoch, metrics)
 
-    def ended(self, trial: Trial) -> None:
-        for watcher in self._watchers:
-            watcher.ended(trial)
+def _origin(work: Work, request: Request) -> Origin:
+    from .tracking import Origin
+
+    resolved = work.resolved
+    return Origin(
+        pipeline=resolved.name,
+        run_key=work.key,
+        family=resolved.block.family,
+        spec=resolved.spec,
+        data_md5=work.data_md5,
+        git_commit=versioning.commit(resolved.workspace),
+        rows={split: table.num_rows for split, table in request.data.splits.items()},
+    )
+
+
+def _outcome(objective: Objective, trials: Sequence[Trial], metrics: Metrics, baseline: Metrics) -> dict[str, Json]:
+    name = f"test/{objective.metric}"
+    return {"metric": name, "value": metrics[name], "baseline": baseline[name], "trials": len(trials)}
+
+
+def _beside(objective: Objective, best: Trial, baseline: Metrics) -> Metrics:
+    """What stands beside the test metrics: the winner on the validation rows, the trivial rival on the test rows."""
+    own = {f"val/{objective.metric}": best.best, "best_epoch": float(best.best_epoch)}
+    return own | {f"baseline/{name.partition('/')[2]}": value for name, value in baseline.items()}
+
+
+@contextlib.contextmanager
+def _receipt_so_far(work: Work, facts: dict[str, Json]) -> Iterator[Path]:
+    """The train stage's receipt as a file for MLflow; the real one is written when everything is committed."""
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "receipt.json"
+        made = Receipt(work.resolved.name, "train", work.key, work.inputs, receipts.hashes(work.folder), facts)
+        receipts.write_json(file, dataclasses.asdict(made))
+        yield file
+
+
+def _champion(resolved: Resolved) -> tuple[Shipped, Job]:
+    """The champion, and a scoring job in its name. The run key in every row is that of the champion's training."""
+    from . import registry, scoring
+
+    version = registry.champion(resolved.workspace, resolved.name)
+    made = registry.load(resolved.workspace, resolved.name, version.version)
+    job = scoring.Job(
+        str(version.version),
+        version.tags[f"{registry.TAG}run_key"],
+        batch_rows=resolved.block.scoring.batch_rows,
+        known=tuple(resolved.expectations.columns),
+    )
+    return made, job

@@ -60,3 +60,22 @@ class Watcher(Protocol):
 
     def ended(self, trial: Trial) -> None:
         """The trial will learn no more: finished, stopped by the scheduler, or failed."""
+
+
+class Watchers:
+    """Several watchers of one sweep as one."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
+        for watcher in self._watchers:
+            watcher.planned(trials, epochs, objective)
+
+    def learnt(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> None:
+        for watcher in self._watchers:
+            watcher.learnt(key, first_epoch, metrics)
+
+    def ended(self, trial: Trial) -> None:
+        for watcher in self._watchers:
+            watcher.ended(trial)

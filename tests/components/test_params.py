@@ -21,7 +21,7 @@ pipelines:
   digits:
     dataset: digits
     family: cnn
-    search: {trials: 4, space: {learning_rate: {low: 0.001, high: 0.01, log: true}}}
+    search: {trials: 4, space: {label_smoothing: {low: 0.001, high: 0.01, log: true}}}
 """
 
 
@@ -63,7 +63,7 @@ def test_every_fault_is_said_at_once_with_its_line(tmp_path: Path) -> None:
         ("family: cnn", "family: cn", "params.yaml:8 pipelines.digits.family: got 'cn'"),
         ("family: cnn", "family: no.such:Thing", "No module named 'no'"),
         ("family: cnn", "family: cnn\n    settings: {dropuot: 0.1}", "did you mean 'dropout'?"),
-        ("learning_rate", "learning_rat", "did you mean 'learning_rate'?"),
+        ("label_smoothing", "label_smothing", "did you mean 'label_smoothing'?"),
         ("family: cnn", "family: cnn\n    schedule: every day", "expected a cron line"),
         ("family: cnn", "family: cnn\n    task: regression", "got 'regression', expected one of"),
         ("trials: 4", "trials: 0", "got 0, expected"),
