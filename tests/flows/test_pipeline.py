@@ -1,0 +1,127 @@
+"""The flows link stages and hold no logic: without Prefect's decorators they still run."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import results, stages
+from components.errors import Busy, Unreachable, ValidationFailed
+from components.receipts import working
+from components.workspace import Workspace
+
+from ..conftest import REPOSITORY
+
+PARAMS = """\
+datasets: {digits: {}}
+pipelines:
+  one: {dataset: digits, family: mlp}
+  two: {dataset: digits, family: mlp}
+"""
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
+    """flows.pipeline with decorators that do nothing."""
+
+    def decorator(*_: Any, **__: Any) -> Any:
+        return lambda function: function
+
+    fakes = {
+        "prefect": {"flow": decorator, "task": decorator},
+        "prefect.artifacts": {"create_markdown_artifact": print, "create_table_artifact": print},
+        "prefect.cache_policies": {"NO_CACHE": None},
+        "prefect.tasks": {"exponential_backoff": lambda backoff_factor: backoff_factor},
+    }
+    for name, members in fakes.items():
+        module = types.ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    spec = importlib.util.spec_from_file_location("flows._bare", REPOSITORY / "flows" / "pipeline.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    vars(made).update(create_markdown_artifact=lambda *_, **__: None, create_table_artifact=lambda **__: None)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    monkeypatch.setattr(results, "results", lambda _project, names: [results.Result(n) for n in names])
+    return made
+
+
+def play(monkeypatch: pytest.MonkeyPatch, fail: dict[tuple[str, str], Exception]) -> list[tuple[str, str]]:
+    played: list[tuple[str, str]] = []
+
+    def stage(name: str) -> Any:
+        def run(_project: Any, pipeline: Any) -> None:
+            for one in [pipeline] if isinstance(pipeline, str) else pipeline:
+                played.append((one, name))
+                if (one, name) in fail:
+                    raise fail[one, name]
+
+        return run
+
+    for name in ("fetch", "settle", "validate", "train", "register", "score"):
+        monkeypatch.setattr(stages, name, stage(name))
+    return played
+
+
+def test_stages_run_in_order(bare: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = play(monkeypatch, {})
+    bare.pipeline("one", str(tmp_path))
+    assert [name for _, name in played] == ["fetch", "settle", "validate", "train", "register", "score"]
+
+
+def test_one_that_fails_stops_itself_alone(
+    bare: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = play(monkeypatch, {("one", "validate"): ValidationFailed("bad column")})
+    with pytest.raises(ValidationFailed, match="bad column"):
+        bare.pipelines(["one", "two"], str(tmp_path))
+    assert ("one", "train") not in played
+    assert ("two", "score") in played
+
+
+def test_pipelines_run_side_by_side(bare: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, {})
+    both = threading.Barrier(2, timeout=10)  # passes only if two stand at it at once
+    monkeypatch.setattr(stages, "train", lambda _project, _name: both.wait())
+    bare.pipelines(["one", "two"], str(tmp_path))
+
+
+def test_runs_of_one_pipeline_do_not_overlap(
+    bare: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = play(monkeypatch, {})
+    with working(Workspace(tmp_path), "one"), pytest.raises(Busy):
+        bare.pipeline("one", str(tmp_path))
+    assert played == []
+
+
+class State:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def result(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "again"), [(ValidationFailed("no"), False), (Unreachable("gone"), True), (OSError("died"), True)]
+)
+def test_only_what_may_pass_is_tried_again(bare: types.ModuleType, error: Exception, again: bool) -> None:
+    assert bare.worth_another_try(None, None, State(error)) is again
+
+
+def test_only_flows_import_prefect() -> None:
+    for file in sorted((REPOSITORY / "components").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not any(name.split(".")[0] == "prefect" for name in names), file
