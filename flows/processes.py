@@ -43,6 +43,17 @@ class Process:
             )
         return cls(child.pid, _birth(child.pid) or time.time(), child)
 
+    @classmethod
+    def me(cls) -> Process:
+        return cls(os.getpid(), psutil.Process().create_time())
+
+    def how(self) -> str:
+        """How it ended, as far as its parent can tell."""
+        code = self.child.poll() if self.child else None
+        if code is None:
+            return ""
+        return f" (signal {-code})" if code < 0 else f" (exit code {code})"
+
     def alive(self) -> bool:
         if self.child is not None:
             return self.child.poll() is None
