@@ -134,7 +134,7 @@ def _unreachable(uri: str, why: str) -> Unreachable:
         fix = "move the file away to start with an empty one, or free it if another program holds it"
     else:
         fix = "correct MLFLOW_TRACKING_URI, or unset it to use the embedded store"
-    reason = " ".join(why.split())
+    reason = " ".join(why.split()).rpartition("Caused by ")[2].partition(" [SQL:")[0].partition(" (Background")[0]
     return Unreachable("MLflow does not answer", where=_shown(uri), why=reason[:300], fix=fix)
 
 

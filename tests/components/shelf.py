@@ -1,14 +1,12 @@
-"""A small table, small models trained on it, and an MLflow store of their own: what several tests here stand on."""
+"""A small table and small models trained on it: what the tests of MLflow's corner stand on."""
 
 from __future__ import annotations
 
 import itertools
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from components import families, model
 from components.contract import Column, Data, Objective, Spec
@@ -47,7 +45,10 @@ def table(rows: int, seed: int) -> pa.Table:
 
 
 def tides() -> Data:
-    return Data(SPEC, {split: table(rows, seed) for seed, (split, rows) in enumerate([("train", 200), ("val", 60), ("test", 60)])})
+    return Data(
+        SPEC,
+        {split: table(rows, seed) for seed, (split, rows) in enumerate([("train", 200), ("val", 60), ("test", 60)])},
+    )
 
 
 def train(folder: Path, data: Data, epochs: int, seed: int = 0, family: str = "mlp") -> Path:
@@ -57,40 +58,6 @@ def train(folder: Path, data: Data, epochs: int, seed: int = 0, family: str = "m
     *_, last = itertools.islice(learner.fit(data, hyper, seed, None), epochs)
     model.save(folder, families.import_path(family), data.spec, hyper, last.state())
     return folder
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An embedded store's database. Making one takes seconds, copying it none."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        workspace = Workspace(tmp_path_factory.mktemp("store"))
-        open_store(workspace)
-    return workspace.state / "mlflow.db"
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A project with an empty store, in an empty current folder."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    made = Workspace(tmp_path / "project")
-    made.state.mkdir(parents=True)
-    shutil.copy(empty_store, made.state / "mlflow.db")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    return made
-
-
-@pytest.fixture(scope="session")
-def data() -> Data:
-    return tides()
-
-
-@pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory, data: Data) -> dict[str, Path]:
-    """Model folders by how well they were taught."""
-    place = tmp_path_factory.mktemp("models")
-    return {"poor": train(place / "poor", data, 2), "good": train(place / "good", data, 25)}
 
 
 def candidate(workspace: Workspace, folder: Path, data: Data, run_key: str) -> Candidate:
