@@ -16,7 +16,7 @@ from components.workspace import Workspace
 from .processes import LOOPBACK, Process, answers, free_port, last_lines
 from .roster import PREFECT, Entry, Roster
 
-START_PATIENCE_S, SICK_AFTER_S = 120.0, 5.0
+START_PATIENCE_S, SICK_AFTER_S = 180.0, 5.0
 
 # Nothing is sent to anybody, nobody is advertised, and a killed run is noticed in a minute or two.
 QUIET = {

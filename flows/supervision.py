@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from components.errors import Busy, TidemillError
 
@@ -87,7 +87,7 @@ class Supervision:
         with self.roster.held():
             entry = self.roster.entries().get(server.name)
             if entry is not None:
-                process = entry.process
+                process, server = entry.process, replace(server, url=entry.url, health=entry.health)
                 self.roster.put(server.name, Entry(entry.url, entry.health, process, self.keeper))
             else:
                 process = server.start(self.roster, self.keeper)
