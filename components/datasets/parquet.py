@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,22 +17,17 @@ _NOTE = b"tidemill"
 
 
 def write(table: pa.Table, file: Path, note: Json) -> None:
-    """Write `table` in one atomic step. `note` says what it was built from and must hold no time or machine."""
+    """Write `table`. `note` says what it was built from, and must hold no time and no machine."""
     stated = {_NOTE: json.dumps(note, sort_keys=True).encode()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        pq.write_table(
-            table.replace_schema_metadata(stated).combine_chunks(),
-            aside,
-            compression="zstd",
-            compression_level=3,
-            version="2.6",
-            row_group_size=65536,
-        )
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
+    pq.write_table(
+        table.replace_schema_metadata(stated).combine_chunks(),
+        file,
+        compression="zstd",
+        compression_level=3,
+        version="2.6",
+        row_group_size=65536,
+        write_page_checksum=True,
+    )
 
 
 def note(file: Path) -> Json:
@@ -43,17 +39,27 @@ def note(file: Path) -> Json:
     return json.loads(stated[_NOTE]) if _NOTE in stated else None
 
 
-def read(file: Path, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a file.
+def names(file: Path) -> list[str]:
+    """The columns of a file. Raises DataError if it is damaged or truncated."""
+    with _opened(file) as opened:
+        return list(opened.schema_arrow.names)
 
-    Raises DataError if the file is damaged or truncated.
-    """
+
+def read(file: Path, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a file. Raises DataError if it is damaged or truncated."""
+    with _opened(file) as opened:
+        return opened.read(columns=columns)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.ParquetFile(file).read(columns=columns)
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            yield opened
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
             "not a whole Parquet file",
             where=str(file),
             why=str(error).splitlines()[0],
-            fix="put a whole copy in its place",
+            fix=f"tidemill data fetch {file.stem}",
         ) from error

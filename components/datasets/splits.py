@@ -57,6 +57,20 @@ def assign(hashes: Hashes, strata: npt.ArrayLike, val: float = 0.2, test: float 
     return pa.DictionaryArray.from_arrays(pa.array(split, pa.int32()), list(SPLITS)).dictionary_decode()
 
 
+def repeats(hashes: Hashes) -> float:
+    """The share of rows that repeat an earlier one."""
+    return 1 - float(pc.count_distinct(pa.array(hashes)).as_py()) / max(len(hashes), 1)
+
+
+def apart(hashes: Hashes) -> Hashes:
+    """Hashes that differ for rows that repeat each other: each counts how many there were before it."""
+    order = np.argsort(hashes, kind="stable")
+    _, first, counts = np.unique(hashes[order], return_index=True, return_counts=True)
+    before = np.empty(len(hashes), np.uint64)
+    before[order] = np.arange(len(hashes)) - np.repeat(first, counts)
+    return _mix(hashes ^ _mix(before))
+
+
 def counts(splits: pa.Array) -> Mapping[str, int]:
     """Rows of each split."""
     found = {x["values"]: x["counts"] for x in pc.value_counts(splits).to_pylist()}

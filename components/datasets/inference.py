@@ -1,0 +1,302 @@
+"""What a table's columns are, and bounds that hold for tomorrow's rows too.
+
+How a column can be read is a matter of all rows; everything else is learnt from the training rows alone.
+
+number     numbers that are nothing of the following
+category   true and false; whole numbers with at most CODES values, each seen OFTEN; whole numbers named like an id;
+           text with few values
+date       dates and times in ISO 8601 or one of FORMS
+text       any other text: kept, never learnt from
+ignored    a column with one value, ids beside the first, numbers of rows that pandas wrote
+
+Bounds have slack, so that rows unseen do not fail by chance, and nonsense does:
+
+numbers    as far again beyond the smallest and the largest value as these are apart; ten times as far if the outer
+           hundredth of the values takes up half of that; not below 0 if the smallest value is 0, or a fifth of that
+dates      as far again, but a year at least before the first and ten years after the last
+missing    1.5 times the training rows' share, and 0.05, and three standard errors in the smallest split
+values     all values are listed if each was seen OFTEN; otherwise any value may come
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .. import columns
+from ..contract import Column, Kind
+from ..errors import BadInput, DataError
+from ..expectations import ColumnRule, Role
+
+CODES, OFTEN, FEW, MANY = 10, 20, 20, 1000
+# The first form that reads every value is taken. Where month and day could be either, the month comes first.
+_DAYS = "%m/%d/%Y %d/%m/%Y %m/%d/%y %d/%m/%y %d.%m.%Y %d.%m.%y %Y/%m/%d %Y.%m.%d %d-%m-%Y %m-%d-%Y %d-%b-%Y %d-%b-%y"
+FORMS = tuple(
+    day + time
+    for day in (*_DAYS.split(), "%d %b %Y", "%b %d, %Y", "%b %d %Y")
+    for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")
+)
+_ID = re.compile(r"(?i:(^|[^a-z])(id|uuid|guid|identifier)$|^(key|index)$)|[a-z](Id|ID|UUID)$")
+_PANDAS = re.compile(r"^$|^Unnamed: 0$|^__index_level_\d+__$")
+_NUMERIC = r"^\s*[-+]?\d[\d.,]*([eE][-+]?\d+)?\s*$"
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a column is. `kind` None is text that is not learnt from. `dtype` is a date's form, or a tensor's element
+    type. `remark` is for whoever reads the expectations."""
+
+    kind: Kind | None
+    role: Role = "input"
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    remark: str = ""
+
+    def column(self, name: str) -> Column:
+        """How the column is read."""
+        return Column(name, self.kind or "category", self.dtype, self.shape)
+
+
+# ── what a column is ────────────────────────────────────────────────────────────────────────────────────
+
+
+def readings(raw: pa.Table, skip: Collection[str] = ()) -> dict[str, Found]:
+    """How each column reads, from all rows. A column of `skip` may read as nothing, and is then left out.
+
+    Raises DataError that names every column without a value, or of a type that nothing here reads.
+    """
+    found = {name: _reading(name, raw[name]) for name in raw.column_names}
+    empty = [name for name in raw.column_names if name not in skip and not len(present(raw[name]))]
+    foreign = [name for name, reading in found.items() if reading is None and name not in skip]
+    if empty:
+        raise _unusable(f"no value in column {_listed(empty)}", empty)
+    if foreign:
+        raise _unusable(f"column {_listed(foreign)} is {raw[foreign[0]].type}, which no family reads", foreign)
+    return {name: reading for name, reading in found.items() if reading and len(present(raw[name]))}
+
+
+def find_id(raw: pa.Table, found: dict[str, Found], skip: Collection[str]) -> str | None:
+    """The column that names rows: text or whole numbers, a value for each row, named like an id; or else text
+    without spaces that is different in each row."""
+    unique = [
+        name
+        for name, reading in found.items()
+        if name not in skip and not _PANDAS.search(name) and _names_rows(raw[name], reading)
+    ]
+    named = [name for name in unique if _ID.search(name)]
+    codes = [n for n in unique if found[n].kind is None and not pc.any(pc.match_substring(raw[n], " ")).as_py()]
+    return next(iter(named or codes), None) if raw.num_rows > 1 else None
+
+
+def kinds(train: pa.Table, found: dict[str, Found]) -> dict[str, Found]:
+    """What each column is, given how it reads, from the training rows."""
+    return {name: _kind(name, train[name], reading) for name, reading in found.items()}
+
+
+def target(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
+    """The target as classes (category) or as a number. Raises DataError if it can be neither."""
+    distinct, rows = pc.count_distinct(column).as_py(), len(column)
+    if distinct < 2:
+        raise DataError(
+            f"target has one value only, {column[0].as_py()!r}", where=where, fix="give rows of another class as well"
+        )
+    if reading.kind == "number":
+        codes = _whole(column) and distinct <= CODES and rows >= 5 * distinct
+        return replace(reading, role="target", kind="category" if codes else "number")
+    if reading.kind in ("date", "tensor"):
+        raise DataError(f"target is a {reading.kind}", where=where, fix="name a column of numbers or classes")
+    if distinct > max(FEW, rows / 10):
+        raise DataError(
+            f"target has {distinct} different values in {rows} rows",
+            where=where,
+            why="neither numbers nor classes",
+            fix="name a column of numbers or classes",
+        )
+    return replace(reading, role="target", kind="category")
+
+
+def missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether each value is missing, or text that says so."""
+    if columns.is_text(column.type):
+        return pc.is_in(pc.utf8_trim_whitespace(column), pa.array([*columns.MISSING, None], pa.string()))
+    return pc.is_null(column, nan_is_null=True)
+
+
+def present(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values that are there."""
+    return column.filter(pc.invert(missing(column)))
+
+
+def _reading(name: str, column: pa.ChunkedArray) -> Found | None:
+    kind, types = column.type, pa.types
+    if columns.is_text(kind):
+        return _text_reading(name, column)
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return Found("tensor", dtype=np.dtype(kind.value_type.to_pandas_dtype()).name, shape=tuple(kind.shape))
+    plain: dict[Kind | None, bool] = {
+        "date": types.is_date(kind) or types.is_timestamp(kind),
+        "number": types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind),
+        "category": types.is_boolean(kind),
+        None: types.is_time(kind) or types.is_null(kind),  # of a csv: what Arrow takes for times is read as text
+    }
+    return next((Found(which) for which, fits in plain.items() if fits), None)
+
+
+def _text_reading(name: str, column: pa.ChunkedArray) -> Found:
+    form = next((form for form in ("", *FORMS) if _reads(column, Column(name, "date", form))), None)
+    if form is None:
+        return Found(None)
+    other = form.replace("%m/%d", "%d/%m")
+    either = form != other and _reads(column, Column(name, "date", other))
+    return Found("date", dtype=form, remark=f"or {other!r}? no day is above 12" if either else "")
+
+
+def _reads(column: pa.ChunkedArray, wanted: Column) -> bool:
+    """Whether every value reads so: the first few are asked first, since most columns fail at once."""
+    try:
+        for part in (column.slice(0, 20), column):
+            columns.fit(part.combine_chunks(), wanted, Path(), 0)
+    except BadInput:
+        return False
+    return True
+
+
+def _names_rows(column: pa.ChunkedArray, reading: Found) -> bool:
+    plain = reading.kind is None or pa.types.is_integer(column.type)
+    if not plain or column.null_count:
+        return False
+    return all(pc.count_distinct(part).as_py() == len(part) for part in (column.slice(0, MANY), column))
+
+
+def _kind(name: str, column: pa.ChunkedArray, reading: Found) -> Found:
+    if _PANDAS.search(name):
+        return replace(reading, role="ignored", remark="numbers of rows, as pandas writes them")
+    if reading.kind == "tensor":
+        return reading
+    values = present(column)
+    distinct = _distinct(values)
+    if not distinct or (distinct == 1 and len(values) == len(column)):
+        only = f"always {values[0].as_py()!r}" if distinct else "empty"
+        return replace(reading, role="ignored", remark=f"{only} in the training rows")
+    if reading.kind == "number" and _whole(values):
+        return _whole_numbers(name, values, distinct, reading)
+    return _text(values, distinct, reading) if reading.kind is None else reading
+
+
+def _whole_numbers(name: str, values: pa.ChunkedArray, distinct: int, reading: Found) -> Found:
+    """Codes or counts: a number named like an id is never a count."""
+    if _ID.search(name):
+        few = distinct <= MANY and distinct <= len(values) / 4
+        return replace(reading, kind="category") if few else replace(reading, role="ignored", remark="ids")
+    if distinct <= CODES and min(pc.value_counts(values).field("counts").to_pylist()) >= OFTEN:
+        return replace(reading, kind="category")
+    return reading
+
+
+def _text(values: pa.ChunkedArray, distinct: int, reading: Found) -> Found:
+    few = distinct < len(values) and (distinct <= FEW or (distinct <= MANY and distinct <= len(values) / 4))
+    if not columns.is_text(values.type):
+        return replace(reading, kind="category" if few else None)
+    numeric = pc.match_substring_regex(values, _NUMERIC)
+    remark = "" if few else "free text: kept, never learnt from"
+    if pc.mean(numeric.cast(pa.int8())).as_py() >= 0.9:
+        odd = values.filter(pc.invert(numeric))
+        remark = f"nearly all are numbers, but not {odd[0].as_py()!r}" if len(odd) else "numbers, written as text"
+    return replace(reading, kind="category" if few else None, remark=remark)
+
+
+def _distinct(values: pa.ChunkedArray) -> int:
+    """How many different values there are; any number above MANY stands for more."""
+    first = pc.count_distinct(values.slice(0, 10 * MANY)).as_py()
+    return int(first if first > MANY else pc.count_distinct(values).as_py())
+
+
+def _whole(column: pa.ChunkedArray) -> bool:
+    if pa.types.is_integer(column.type):
+        return True
+    if not pa.types.is_floating(column.type):
+        return False
+    finite = column.filter(pc.is_finite(column))
+    return len(finite) > 0 and bool(pc.all(pc.equal(pc.floor(finite), finite)).as_py())
+
+
+# ── what its values may be ──────────────────────────────────────────────────────────────────────────────
+
+
+def rule(found: Found, train: pa.ChunkedArray, smallest: int) -> ColumnRule:
+    """The promise of a column, from its training rows as they are read for good. `smallest`: rows of the smallest
+    split."""
+    stated = ColumnRule(role=found.role, kind=found.kind or "text", dtype=found.dtype, shape=found.shape)
+    if found.role == "ignored":
+        return stated.model_copy(update={"missing": 1.0})
+    values = present(train)
+    update: dict[str, object] = {}
+    if found.role == "input" and found.kind != "tensor":
+        update["missing"] = _missing(1 - len(values) / len(train), len(train), smallest)
+    if found.role != "id" and found.kind in ("number", "tensor"):
+        update["min"], update["max"] = _number_bounds(_elements(values))
+    if found.kind == "date":
+        update["min"], update["max"] = _date_bounds(values)
+    if found.kind == "category" and found.role == "input":
+        counts = {x["values"]: x["counts"] for x in pc.value_counts(values).to_pylist()}
+        update["values"] = sorted(counts) if min(counts.values()) >= OFTEN else None
+    return stated.model_copy(update=update)
+
+
+def _missing(share: float, rows: int, smallest: int) -> float:
+    likely = min(max(share, 1 / rows), 0.5)
+    error = math.sqrt(likely * (1 - likely) / max(smallest, 1))
+    return min(1.0, math.ceil((1.5 * share + 0.05 + 3 * error) * 100) / 100)
+
+
+def _elements(values: pa.ChunkedArray) -> np.ndarray:
+    if isinstance(values.type, pa.FixedShapeTensorType):
+        values = values.combine_chunks().storage.flatten()
+    numbers = np.asarray(values, dtype=np.float64)
+    return numbers[np.isfinite(numbers)]
+
+
+def _number_bounds(numbers: np.ndarray) -> tuple[float | None, float | None]:
+    if not len(numbers):
+        return None, None
+    low, high = float(numbers.min()), float(numbers.max())
+    inner = np.quantile(numbers, (0.01, 0.99))
+    apart = (high - low) or abs(high) or 1.0
+    above = apart * (10 if high - inner[1] > apart / 2 else 1)
+    below = apart * (10 if inner[0] - low > apart / 2 else 1)
+    positive = low == 0 or low >= apart / 5
+    return _outward(max(low - below, 0.0) if positive else low - below, -1), _outward(high + above, 1)
+
+
+def _outward(x: float, way: int) -> float:
+    """The next number in that direction that has two digits."""
+    if x == 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(abs(x))) - 1)
+    steps = (math.ceil if way > 0 else math.floor)(x / unit)
+    return float(f"{steps * unit:.6g}")
+
+
+def _date_bounds(values: pa.ChunkedArray) -> tuple[str, str]:
+    moments = values.cast(pa.int64()).to_numpy()
+    low, high = int(moments.min()), int(moments.max())
+    first = low - max(high - low, 365 * _DAY_US)
+    last = high + max(high - low, 3653 * _DAY_US)
+    return str(np.datetime64(first, "us").astype("M8[D]")), str(np.datetime64(last, "us").astype("M8[D]"))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:20])) + (f" … ({len(names)} in all)" if len(names) > 20 else "")
+
+
+def _unusable(what: str, names: list[str]) -> DataError:
+    ignore = f"ignore: [{', '.join(names)}]"
+    return DataError(what, fix=f"leave it out of the table, or write `{ignore}` in the dataset's block")

@@ -1,0 +1,147 @@
+"""expectations/NAME.yaml: what a table promises, written once and then its owner's to edit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from ..errors import ParamsError
+from ..expectations import ColumnRule, Expectations
+from ..params import fault, faults
+
+HEAD = """\
+What {name} promises: inferred once from its training rows, then yours to edit. It is never written again;
+delete it to have it inferred anew. After a change: tidemill data fetch {name}
+
+role     input (default), target, id (names the row) or ignored (kept, never learnt from)
+kind     number, category, date, text (kept, never learnt from) or tensor
+missing  highest share of missing values in a split (default 0)
+min max  bounds of a number or a date; without them any will do
+values   all values that may come, as text; without them any will do. Those of a target are its classes:
+         a target of kind number without values is for regression
+dtype    of a date: how it is written where that is not ISO 8601, such as "%d/%m/%Y"
+duplicates   highest share of rows that repeat inputs and target of another: within a split, and across splits
+class_share  lowest share of training rows that the rarest class may have
+leakage      highest score on held-out rows that one column alone may reach in predicting the target
+"""
+
+
+def read(file: Path) -> Expectations:
+    """Raises ParamsError with a line for each fault: `NAME.yaml:LINE key.path: got X, expected Y`."""
+    where = f"expectations/{file.name}"
+    try:
+        raw = YAML(typ="rt").load(file.read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ParamsError(f"not YAML: {error.problem}", where=f"{where}:{line}", fix="mend the line") from error
+    if not isinstance(raw, dict):
+        raise ParamsError("holds no columns", where=f"{where}:1", fix="delete it to have it inferred anew")
+    _dates_as_text(raw)
+    try:
+        read = Expectations.model_validate(raw)
+    except ValidationError as error:
+        found = faults(error, raw, where, Expectations)
+    else:
+        found = [fault(raw, where, loc, text) for loc, text in _cross_checks(read)]
+        if not found:
+            return read
+    raise ParamsError("\n".join(line for _, line in sorted(set(found))))
+
+
+def write(file: Path, expectations: Expectations, remarks: Mapping[str, str]) -> None:
+    """Write the file in one step. `remarks` are for single columns."""
+    document = CommentedMap(columns=CommentedMap())
+    for name, rule in expectations.columns.items():
+        stated = CommentedMap({k: _as_written(v) for k, v in rule.model_dump(exclude_defaults=True).items()})
+        if remarks.get(name):
+            stated.yaml_add_eol_comment(remarks[name], "kind")
+        document["columns"][name] = stated
+    document["duplicates"] = CommentedMap(expectations.duplicates.model_dump())
+    document["class_share"], document["leakage"] = expectations.class_share, expectations.leakage
+    document.yaml_set_start_comment(HEAD.format(name=file.stem))
+    yaml = YAML()
+    yaml.width = 120
+    text = io.StringIO()
+    yaml.dump(document, text)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
+    aside.write_text(text.getvalue(), encoding="utf-8")
+    aside.replace(file)
+
+
+def _as_written(value: Any) -> Any:
+    """Lists on one line, whole numbers without a point."""
+    if isinstance(value, list | tuple):
+        written = CommentedSeq(value)
+        written.fa.set_flow_style()
+        return written
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
+
+
+def _dates_as_text(raw: Any) -> None:
+    """YAML takes a bare 2024-01-31 for a date; here it is a bound, which is text."""
+    rules = raw.get("columns")
+    for rule in rules.values() if isinstance(rules, dict) else ():
+        for key in ("min", "max") if isinstance(rule, dict) else ():
+            if isinstance(rule.get(key), dt.date):
+                rule[key] = rule[key].isoformat()
+
+
+def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Faults that one value alone does not show."""
+    for role in ("target", "id"):
+        named = [name for name, rule in read.columns.items() if rule.role == role]
+        for name in named[1:]:
+            yield ("columns", name, "role"), f"got a second {role}, expected one; {named[0]!r} is the first"
+    if read.column("target") is None:
+        yield ("columns",), "got no target, expected a column with `role: target`"
+    if not any(rule.role == "input" and rule.kind != "text" for rule in read.columns.values()):
+        yield ("columns",), "got no input, expected a column to learn from"
+    for name, rule in read.columns.items():
+        at = ("columns", name)
+        if rule.role == "target" and rule.kind not in ("number", "category"):
+            yield (*at, "kind"), f"got {rule.kind!r} for a target, expected number or category"
+        if rule.role == "target" and (rule.kind == "category") != (rule.values is not None):
+            yield (
+                (*at, "kind"),
+                f"got {rule.kind} {'without' if rule.values is None else 'with'} values, expected "
+                "a target of kind category with values, or of kind number without",
+            )
+        if rule.role == "target" and rule.values is not None and len(set(rule.values)) < 2:
+            yield (*at, "values"), f"got {rule.values!r}, expected two classes at least"
+        if rule.kind == "tensor" and not (rule.dtype and rule.shape):
+            yield (*at, "kind"), "got a tensor without dtype and shape, expected both"
+        yield from _bound_checks(rule, at)
+
+
+def _bound_checks(rule: ColumnRule, at: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    for key in ("min", "max"):
+        bound = getattr(rule, key)
+        if bound is None:
+            continue
+        if rule.kind == "date" and not _is_date(bound):
+            yield (*at, key), f"got {bound!r}, expected a date such as 2024-01-31"
+        elif rule.kind in ("number", "tensor") and isinstance(bound, str):
+            yield (*at, key), f"got {bound!r}, expected a number"
+        elif rule.kind in ("category", "text"):
+            yield (*at, key), f"got a bound of a {rule.kind}, expected one of a number or a date"
+    if rule.min is not None and type(rule.min) is type(rule.max) and rule.min > rule.max:  # type: ignore[operator]
+        yield (*at, "max"), f"got {rule.max!r}, expected no less than min, {rule.min!r}"
+
+
+def _is_date(bound: object) -> bool:
+    try:
+        dt.datetime.fromisoformat(str(bound))
+    except ValueError:
+        return False
+    return True
