@@ -33,14 +33,19 @@ SCORING_ROWS = 8192  # rows that go through the net at once: their activations s
 
 @dataclass(frozen=True)
 class Settings:
-    """`batch_rows` 0: by the number of training rows. `horizon` 0: a constant learning rate; else the epochs over
-    which it falls along a cosine. `average`: decay of the weights' running average."""
+    """Settings that do not say it themselves.
+
+    weight_decay  for a table of 1,000 training rows; it falls as the rows grow, as the weight of a prior does
+    batch_rows   0: by the number of training rows
+    average      decay of the weights' running average
+    horizon      epochs over which the learning rate falls along a cosine; 0: it stays
+    """
 
     depth: int = 2
     width: int = 128
     dropout: float = 0.1
     lr: float = 2e-3
-    weight_decay: float = 0.02
+    weight_decay: float = 3.0
     label_smoothing: float = 0.0
     batch_rows: int = 0
     clip: float = 1.0
@@ -78,8 +83,10 @@ class Net(nn.Module):
             self.deep.weight.zero_()
             self.wide.weight.zero_()
 
-    def forward(self, x_BF: torch.Tensor, c_BC: torch.Tensor) -> torch.Tensor:
-        x_BE = torch.cat([x_BF, *(e(c_BC[:, i]) for i, e in enumerate(self.embeddings))], 1) if c_BC.shape[1] else x_BF
+    def embed(self, x_BF: torch.Tensor, c_BC: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x_BF, *(e(c_BC[:, i]) for i, e in enumerate(self.embeddings))], 1) if c_BC.shape[1] else x_BF
+
+    def forward(self, x_BE: torch.Tensor) -> torch.Tensor:
         y_BK: torch.Tensor = self.deep(self.hidden(x_BE)) + self.wide(x_BE)
         return y_BK
 
@@ -99,8 +106,8 @@ class Mlp:
             "depth": Choice((1, 2, 3)),
             "width": Choice((32, 64, 128, 256)),
             "dropout": Uniform(0.0, 0.4),
-            "lr": Uniform(5e-4, 8e-3, log=True, mutable=True),
-            "weight_decay": Uniform(1e-3, 0.3, log=True, mutable=True),
+            "lr": Uniform(1e-3, 8e-3, log=True, mutable=True),
+            "weight_decay": Uniform(0.3, 10.0, log=True, mutable=True),
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
@@ -114,14 +121,15 @@ class Mlp:
         val, val_truth_N = _inputs(net, data.splits["val"]), _truth(data, "val")
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
-            y_BK = net(x_NF[rows_B], c_NC[rows_B]).float()
+            x_BE, y_B = net.embed(x_NF[rows_B], c_NC[rows_B]), y_N[rows_B]
+            y_BK = net(x_BE).float()
             if spec.classes:
-                return functional.cross_entropy(y_BK, y_N[rows_B], label_smoothing=settings.label_smoothing)
-            return functional.mse_loss(y_BK[:, 0], y_N[rows_B].float())
+                return functional.cross_entropy(y_BK, y_B, label_smoothing=settings.label_smoothing)
+            return functional.mse_loss(y_BK[:, 0], y_B.float())
 
         lesson = Lesson(
             net=net,
-            optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
+            optimizer=adam(net.parameters(), settings.lr, min(settings.weight_decay * 1000 / len(y_N), 30.0)),
             rows=len(y_N),
             batch_rows=settings.batch_rows or _batch_rows(len(y_N)),
             loss=loss,
@@ -191,7 +199,7 @@ def _predict(net: Net, x_NF: torch.Tensor, c_NC: torch.Tensor) -> torch.Tensor:
     """Probabilities (N × K), or predictions in the target's units (N × 1, float64), on the CPU."""
     net.eval()
     batches = zip(torch.split(x_NF, SCORING_ROWS), torch.split(c_NC, SCORING_ROWS), strict=True)
-    parts = [net(x_BF, c_BC).cpu() for x_BF, c_BC in batches]
+    parts = [net(net.embed(x_BF, c_BC)).cpu() for x_BF, c_BC in batches]
     y_NK = torch.cat(parts)
     if net.spec.classes:
         return y_NK.softmax(1)

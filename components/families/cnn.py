@@ -1,0 +1,228 @@
+"""cnn: a small convolutional net for images, in the manner of Simonyan & Zisserman 2015 (VGG): pairs of 3×3
+convolutions with batch norm (Ioffe & Szegedy 2015), halving the image between pairs.
+
+How it differs: the first stage has one convolution only, where most of the cost would be; global average pooling
+(Lin et al. 2014) instead of wide linear layers; training images are moved, turned, scaled and sheared a little, anew
+in every epoch; the weights served are a running average.
+
+Legend: B images of a batch, N rows of a split, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import metrics
+from ..contract import (
+    Choice,
+    Column,
+    Data,
+    Domain,
+    Epoch,
+    Hyper,
+    Learning,
+    Metrics,
+    Objective,
+    Spec,
+    State,
+    Task,
+    Uniform,
+)
+from ..errors import DataError
+from ..tables import Rows, class_columns, classified, labels, tensors
+from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
+
+SCORING_ROWS = 256  # images that go through the net at once: their activations stay in the cache
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that do not say it themselves.
+
+    width     channels of the first stage, doubled at each further one
+    augment   1: images move by up to a tenth of their size, turn by up to 12° and grow, shrink and shear by up
+              to 15%; 0: they stay as they are
+    flip      mirror half of the images
+    average   decay of the weights' running average
+    horizon   epochs over which the learning rate falls along a cosine; 0: it stays
+    """
+
+    width: int = 16
+    stages: int = 3
+    dropout: float = 0.2
+    augment: float = 1.0
+    flip: bool = False
+    lr: float = 4e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.0
+    batch_rows: int = 64
+    clip: float = 0.0
+    average: float = 0.99
+    horizon: int = 0
+
+
+class Net(nn.Module):
+    """K logits of images. `mean` and `deviation`: of the training images' pixels."""
+
+    def __init__(self, spec: Spec, mean: float, deviation: float, settings: Settings) -> None:
+        super().__init__()
+        self.spec, self.mean, self.deviation = spec, mean, deviation
+        channels, height, width = _image_shape(_image(spec))
+        stages = max(1, min(settings.stages, int(math.log2(min(height, width) / 3))))
+        layers: list[nn.Module] = []
+        for stage in range(stages):
+            wide = settings.width * 2**stage
+            if stage == 0:
+                layers += _convolution(channels, wide, pool=stages > 1)
+            else:
+                layers += [*_convolution(wide // 2, wide), *_convolution(wide, wide, pool=stage < stages - 1)]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(settings.dropout)]
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Linear(settings.width * 2 ** (stages - 1), len(spec.classes))
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        x_BCHW = ((x_BCHW - self.mean) / self.deviation).contiguous(memory_format=torch.channels_last)
+        y_BK: torch.Tensor = self.last(self.layers(x_BCHW))
+        return y_BK
+
+
+def _convolution(before: int, after: int, pool: bool = False) -> list[nn.Module]:
+    """Pooled before the norm, where less is left to norm; the maximum is the same on either side."""
+    smaller = [nn.MaxPool2d(2)] if pool else []
+    return [nn.Conv2d(before, after, 3, padding=1, bias=False), *smaller, nn.BatchNorm2d(after), nn.ReLU()]
+
+
+def _placed(net: Net) -> Net:
+    """On the device, in the memory layout in which convolutions are quickest."""
+    return net.to(device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class Cnn:
+    learning: ClassVar[Learning] = "supervised"
+    tasks: ClassVar[tuple[Task, ...]] = ("classification",)
+    Settings: ClassVar[type[Settings]] = Settings
+
+    def objective(self, spec: Spec) -> Objective:  # noqa: ARG002
+        """Log loss rather than accuracy: good nets get nearly the same few rows wrong."""
+        return Objective("loss", "min")
+
+    def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
+        return {
+            "dropout": Uniform(0.0, 0.4),
+            "augment": Choice((0.5, 1.0, 1.5)),
+            "lr": Uniform(2e-3, 8e-3, log=True, mutable=True),
+            "weight_decay": Uniform(1e-3, 0.1, log=True, mutable=True),
+        }
+
+    def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
+        settings, spec, where = configure(Settings, hyper), data.spec, device()
+        seeded(seed)
+        x_NCHW, y_N = _images(spec, data.splits["train"]).to(where), _truth(data, "train")
+        mean, deviation = float(x_NCHW.float().mean()), float(x_NCHW.float().std()) or 1.0
+        net = _placed(Net(spec, mean, deviation, settings))
+        targets_N = torch.from_numpy(y_N).to(where)
+        val, val_truth_N = _images(spec, data.splits["val"]), _truth(data, "val")
+
+        def loss(rows_B: torch.Tensor) -> torch.Tensor:
+            x_BCHW = augmented(x_NCHW[rows_B].float(), settings.augment, settings.flip)
+            return functional.cross_entropy(
+                net(x_BCHW).float(), targets_N[rows_B], label_smoothing=settings.label_smoothing
+            )
+
+        lesson = Lesson(
+            net=net,
+            optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
+            rows=len(y_N),
+            batch_rows=settings.batch_rows,
+            loss=loss,
+            evaluate=lambda served: metrics.classification("val", _predict(served, val).numpy(), val_truth_N),
+            objective=self.objective(spec),
+            fitted=lambda _: {"mean": mean, "deviation": deviation},
+            clip=settings.clip,
+            average=settings.average,
+            schedule=cosine(settings.horizon) if settings.horizon else constant,
+        )
+        yield from learn(lesson, seed, state)
+
+    def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
+        fitted = state.scalars["model"]
+        net = Net(spec, fitted["mean"], fitted["deviation"], configure(Settings, hyper))
+        unpack(state, {"model": net})
+        return _placed(net).eval()
+
+    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
+        predicted = _predict(net, _images(data.spec, data.splits[split]))
+        return metrics.classification(split, predicted.numpy(), _truth(data, split))
+
+    def baseline(self, data: Data, split: str) -> Metrics:
+        """The shares of the classes among the training rows."""
+        return metrics.class_shares(split, _truth(data, "train"), _truth(data, split), len(data.spec.classes))
+
+    def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return classified(_predict(net, _images(net.spec, batch)), net.spec.classes)
+
+    def outputs(self, spec: Spec) -> pa.Schema:
+        return class_columns(spec.classes)
+
+
+def augmented(x_BCHW: torch.Tensor, strength: float, flip: bool) -> torch.Tensor:
+    """Each image under a small random affine map of its own, bilinearly; beyond its border its edge goes on."""
+    if not strength and not flip:
+        return x_BCHW
+    count = len(x_BCHW)
+    move_B2, turn_B, grow_B, shear_B = (
+        (torch.rand(shape, device=x_BCHW.device) * 2 - 1) * strength * most
+        for shape, most in (((count, 2), 0.2), (count, math.radians(12)), (count, 0.15), (count, 0.15))
+    )
+    mirror_B = 1 - 2.0 * (torch.rand(count, device=x_BCHW.device) < 0.5) if flip else torch.ones_like(turn_B)
+    cos_B, sin_B, scale_B = turn_B.cos(), turn_B.sin(), 1 + grow_B
+    rows = [cos_B * scale_B * mirror_B, (shear_B - sin_B) * scale_B, sin_B * scale_B * mirror_B, cos_B * scale_B]
+    map_B23 = torch.cat([torch.stack(rows, 1).reshape(count, 2, 2), move_B2[:, :, None]], 2)
+    grid = functional.affine_grid(map_B23, list(x_BCHW.shape), align_corners=False)
+    return functional.grid_sample(x_BCHW, grid, padding_mode="border", align_corners=False)
+
+
+def _image(spec: Spec) -> Column:
+    """The one image column. Raises DataError if the inputs are anything else."""
+    if len(spec.columns) != 1 or spec.columns[0].kind != "tensor" or len(spec.columns[0].shape) not in (2, 3):
+        raise DataError(
+            "a cnn takes one column of images (channels × height × width, or height × width)",
+            where=spec.dataset,
+            why=f"inputs are {', '.join(f'{c.name} ({c.kind})' for c in spec.columns)}",
+            fix="ignore the other columns, or choose another family",
+        )
+    return spec.columns[0]
+
+
+def _image_shape(image: Column) -> tuple[int, int, int]:
+    channels, height, width = (1, *image.shape)[-3:]
+    return channels, height, width
+
+
+def _images(spec: Spec, rows: Rows) -> torch.Tensor:
+    """x_NCHW in the column's own dtype, on the CPU."""
+    image = _image(spec)
+    return tensors(rows, image).reshape(-1, *_image_shape(image))
+
+
+def _truth(data: Data, split: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    assert data.spec.target is not None  # a supervised task has one
+    return labels(data.splits[split], data.spec.target, data.spec.classes)
+
+
+@torch.inference_mode()
+def _predict(net: Net, x_NCHW: torch.Tensor) -> torch.Tensor:
+    """Probabilities (N × K) on the CPU."""
+    net.eval()
+    where = next(net.parameters()).device
+    parts = [net(x_BCHW.to(where).float()).softmax(1).cpu() for x_BCHW in torch.split(x_NCHW, SCORING_ROWS)]
+    return torch.cat(parts)

@@ -1,0 +1,243 @@
+"""What every family promises, asked of every family. A family joins by its line in the table of families and the
+`CASES` of its own test file; nothing here knows one from another."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import itertools
+import json
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from components import model
+from components.contract import Choice, Domain, Family, Integer, State
+from components.families import FAMILIES, family, import_path
+
+from .cases import Case, bytes_of, cases, fingerprints, last, learnt, stored
+
+REPOSITORY = Path(__file__).parents[2]
+EVERY = [pytest.param(name, case, id=f"{name}-{case.name}") for name in FAMILIES for case in cases(name)]
+each_case = pytest.mark.parametrize(("name", "case"), EVERY)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As a trial has it: bits may change with the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def taught() -> dict[str, tuple[Family[Any], Any, State]]:
+    """Each case's net after its epochs, learnt once for all tests that only look at it."""
+    made = {}
+    for name in FAMILIES:
+        for case in cases(name):
+            state = last(name, case)[1]
+            learner = family(name)
+            made[f"{name}-{case.name}"] = learner, learner.load(case.data.spec, case.hyper, state.served()), state
+    return made
+
+
+def inputs(case: Case, rows: int | None = None) -> pa.RecordBatch:
+    columns = [column.name for column in case.data.spec.columns]
+    return case.data.splits["test"].select(columns).combine_chunks().to_batches()[0].slice(0, rows)
+
+
+def close(a: pa.RecordBatch, b: pa.RecordBatch) -> bool:
+    """Equal, up to the last bits of a float: products of matrices are summed in another order by size."""
+    assert a.schema == b.schema and len(a) == len(b)
+    for mine, theirs in zip(a.columns, b.columns, strict=True):
+        if pa.types.is_floating(mine.type):
+            ours, others = torch.tensor(mine.to_pylist()), torch.tensor(theirs.to_pylist())
+            if not torch.allclose(ours, others, rtol=1e-4, atol=1e-5):
+                return False
+        elif not mine.equals(theirs):
+            return False
+    return True
+
+
+# ── what it scores ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@each_case
+def test_scores_are_the_promised_columns_row_for_row(name: str, case: Case, taught: dict[str, Any]) -> None:
+    learner, net, _ = taught[f"{name}-{case.name}"]
+    for rows in (None, 1, 0):
+        batch = inputs(case, rows)
+        scored = learner.score(net, batch)
+        assert scored.schema == learner.outputs(case.data.spec)
+        assert len(scored) == len(batch)
+        assert all(column.null_count == 0 for column in scored.columns)
+
+
+@each_case
+def test_scores_do_not_depend_on_how_rows_are_batched(name: str, case: Case, taught: dict[str, Any]) -> None:
+    learner, net, _ = taught[f"{name}-{case.name}"]
+    batch = inputs(case)
+    parts = [learner.score(net, batch.slice(start, 13)) for start in range(0, len(batch), 13)]
+    again = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+    assert close(learner.score(net, batch), again)
+
+
+@each_case
+def test_saved_and_loaded_it_predicts_the_same(name: str, case: Case, taught: dict[str, Any], tmp_path: Path) -> None:
+    learner, net, state = taught[f"{name}-{case.name}"]
+    model.save(tmp_path, import_path(name), case.data.spec, case.hyper, state)
+    loaded = model.load(tmp_path)
+    assert loaded.score(inputs(case)).equals(learner.score(net, inputs(case)))
+    assert loaded.evaluate(dict(case.data.splits), "test") == learner.evaluate(net, case.data, "test")
+
+
+# ── what it learns ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@each_case
+def test_it_learns_one_batch_by_heart(name: str, case: Case) -> None:
+    objective = family(name).objective(case.data.spec)
+    best = math.nan
+    for epoch in itertools.islice(family(name).fit(case.by_heart, case.heart, 2, None), case.heart_epochs):
+        value = epoch.metrics[f"val/{objective.metric}"]
+        best = value if objective.better(value, best) else best
+        if objective.better(best, case.reached):
+            return
+    pytest.fail(f"val/{objective.metric} came to {best} only, expected better than {case.reached}")
+
+
+@each_case
+def test_it_beats_its_baseline_on_rows_that_it_never_saw(name: str, case: Case, taught: dict[str, Any]) -> None:
+    learner, net, _ = taught[f"{name}-{case.name}"]
+    objective = learner.objective(case.data.spec)
+    metric = f"test/{objective.metric}"
+    reached, trivial = learner.evaluate(net, case.data, "test"), learner.baseline(case.data, "test")
+    assert objective.better(reached[metric], trivial[metric]), (reached, trivial)
+    assert trivial.keys() <= reached.keys() | {metric}
+
+
+@each_case
+def test_an_epoch_tells_its_loss_and_objective(name: str, case: Case) -> None:
+    objective = family(name).objective(case.data.spec)
+    for number, (epoch, _) in enumerate(learnt(name, case.data, case.hyper, 2), 1):
+        assert epoch.number == number
+        assert {"train/loss", f"val/{objective.metric}"} <= epoch.metrics.keys()
+        assert all(type(value) is float and math.isfinite(value) for value in epoch.metrics.values()), epoch.metrics
+
+
+# ── what repeats ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@each_case
+def test_same_seed_same_weights_another_seed_others(name: str, case: Case) -> None:
+    one, again = (bytes_of(last(name, case, epochs=2)[1]) for _ in range(2))
+    assert one == again
+    other = last(name, case, epochs=2, seed=2)[1]
+    assert bytes_of(other) != one
+
+
+@each_case
+def test_going_on_from_any_epoch_equals_never_stopping(name: str, case: Case) -> None:
+    whole = learnt(name, case.data, case.hyper, 4)
+    for stop in (1, 2, 3):
+        rest = learnt(name, case.data, case.hyper, 4 - stop, state=stored(whole[stop - 1][1]))
+        for (epoch, state), (epoch_again, state_again) in zip(whole[stop:], rest, strict=True):
+            assert epoch_again.number == epoch.number and epoch_again.metrics == epoch.metrics
+            assert bytes_of(state_again) == bytes_of(state)
+
+
+@each_case
+def test_a_state_kept_stays_as_it_was(name: str, case: Case) -> None:
+    learning = family(name).fit(case.data, case.hyper, 1, None)
+    kept = next(learning).state()
+    before = bytes_of(kept)
+    next(learning)
+    rest = family(name).fit(case.data, case.hyper, 1, kept)
+    next(rest)
+    assert bytes_of(kept) == before
+
+
+@each_case
+def test_a_state_can_be_stored_and_serves_alone(name: str, case: Case, taught: dict[str, Any]) -> None:
+    learner, net, state = taught[f"{name}-{case.name}"]
+    assert all(t.device.type == "cpu" and t.is_contiguous() for t in state.tensors.values())
+    assert len({t.untyped_storage().data_ptr() for t in state.tensors.values() if t.numel()}) == sum(
+        t.numel() > 0 for t in state.tensors.values()
+    ), "two names share their memory"
+    served = stored(state.served())
+    assert bytes_of(served) == bytes_of(state.served())
+    again = learner.load(case.data.spec, case.hyper, served)
+    assert learner.score(again, inputs(case)).equals(learner.score(net, inputs(case)))
+
+
+def test_what_is_learnt_does_not_depend_on_what_the_process_did_before(taught: dict[str, Any]) -> None:
+    """Trials run in reused processes: here each case follows all the others, there a process begins with it."""
+    assert taught  # this process has learnt everything once
+    torch.manual_seed(99)
+    code = "import json; from tests.components.cases import fingerprints; print(json.dumps(fingerprints({names})))"
+    command = [sys.executable, "-c", code.replace("{names}", repr(list(reversed(FAMILIES))))]
+    fresh = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert fresh.returncode == 0, fresh.stderr
+    assert json.loads(fresh.stdout) == fingerprints(list(FAMILIES))
+
+
+# ── what it may be asked for ────────────────────────────────────────────────────────────────────────────
+
+
+def draw(domain: Domain, source: random.Random) -> Any:
+    if isinstance(domain, Choice):
+        return source.choice(domain.values)
+    if isinstance(domain, Integer):
+        return source.randint(domain.low, domain.high)
+    return (
+        math.exp(source.uniform(math.log(domain.low), math.log(domain.high)))
+        if domain.log
+        else source.uniform(domain.low, domain.high)
+    )
+
+
+@each_case
+def test_every_draw_of_the_search_space_is_valid_settings(name: str, case: Case) -> None:
+    learner, source = family(name), random.Random(0)
+    space = learner.search_space(case.data.spec)
+    known = {field.name: field.default for field in dataclasses.fields(learner.Settings)}
+    assert space and space.keys() <= known.keys()
+    for _ in range(50):
+        hyper = {key: draw(domain, source) for key, domain in space.items()}
+        assert json.loads(json.dumps(hyper)) == hyper
+        learner.Settings(**hyper)
+        assert all(isinstance(value, type(known[key])) for key, value in hyper.items())
+
+
+def test_every_default_is_a_plain_value() -> None:
+    for name in FAMILIES:
+        for field in dataclasses.fields(family(name).Settings):
+            assert isinstance(field.default, bool | int | float | str | tuple), f"{name}: {field.name}"
+
+
+# ── what it may know ────────────────────────────────────────────────────────────────────────────────────
+
+FORBIDDEN = {"ray", "mlflow", "prefect", "great_expectations", "dvc", "pandas", "sklearn", "pickle", "joblib"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_knows_neither_the_tools_nor_its_siblings(name: str) -> None:
+    file = REPOSITORY / f"{import_path(name).partition(':')[0].replace('.', '/')}.py"
+    siblings = {import_path(other).partition(":")[0].rpartition(".")[2] for other in FAMILIES} - {file.stem}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.partition(".")[0] for alias in node.names} & (FORBIDDEN | {"components"})
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert (node.module or "").partition(".")[0] not in FORBIDDEN | {"components"}
+        elif isinstance(node, ast.ImportFrom) and node.level == 1:
+            assert node.module not in siblings and not {alias.name for alias in node.names} & siblings
