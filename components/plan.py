@@ -161,7 +161,7 @@ def _changes(old: Mapping[str, Json], new: Mapping[str, Json], path: str = "") -
     found: list[str] = []
     for name in sorted({*old, *new}):
         a, b = old.get(name), new.get(name)
-        if a == b:
+        if receipts.canonical(a) == receipts.canonical(b):  # a tuple comes back from a receipt as a list
             continue
         if isinstance(a, dict) and isinstance(b, dict):
             found += _changes(a, b, f"{path}{name}.")

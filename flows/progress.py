@@ -25,11 +25,10 @@ class SweepView:
 
     pipeline: str
     screen: Screen
-    started: float = field(default_factory=time.monotonic)
     epochs: int = 0
     objective: Objective | None = None
     learnt_epochs: dict[str, int] = field(default_factory=dict)
-    kept_epochs: int = 0
+    first_learnt: tuple[float, int] | None = None  # when, and how many epochs were known then
     ended_trials: dict[str, str] = field(default_factory=dict)
     best: float = float("nan")
     last_line: float = 0.0
@@ -47,6 +46,8 @@ class SweepView:
             value = found.get(f"val/{self.objective.metric}", float("nan"))
             if self.objective.better(value, self.best):
                 self.best = value
+        # Starting Ray, and what an earlier start has learnt, say nothing of the pace.
+        self.first_learnt = self.first_learnt or (time.monotonic(), sum(self.learnt_epochs.values()))
         self.screen.refresh(self)
 
     def ended(self, trial: Trial) -> None:
@@ -70,11 +71,14 @@ class SweepView:
 
     def time_left(self) -> str:
         """At most: trials that will be stopped early count as if they went to the end."""
-        learnt = sum(self.learnt_epochs.values())
-        if self.done or not learnt:
-            return "" if self.done else "…"
+        if self.done:
+            return ""
+        since, known = self.first_learnt or (0.0, 0)
+        learnt = sum(self.learnt_epochs.values()) - known
+        if not self.first_learnt or not learnt:
+            return "…"
         left = sum(self.epochs - n for key, n in self.learnt_epochs.items() if key not in self.ended_trials)
-        return f"≤ {left * (time.monotonic() - self.started) / learnt:.0f} s left"
+        return f"≤ {left * (time.monotonic() - since) / learnt:.0f} s left"
 
 
 class Screen:
