@@ -1,0 +1,138 @@
+"""A pipeline's champion beside its rivals on the same test rows: python -m benchmarks.quality NAME [--json FILE].
+
+NAME is a pipeline that has been run (`tidemill run NAME`). Rivals learn here and now; nothing is typed in.
+Exit code 1 if the champion misses its mark or a rival beats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components import datasets, metrics, params, plan, registry, tables
+from components.contract import Data, Metrics
+from components.errors import TidemillError
+from components.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the champion is held to: `metric` (more is better) at least `mark` and at least what each rival reaches."""
+
+    metric: str
+    rivals: dict[str, Metrics] = field(default_factory=dict)
+    mark: float | None = None
+
+    def missed(self, champion: Metrics) -> list[str]:
+        wanted = {name: rival[self.metric] for name, rival in self.rivals.items()}
+        if self.mark is not None:
+            wanted["the mark"] = self.mark
+        return [f"{name} ({value:.4f})" for name, value in wanted.items() if not champion[self.metric] >= value]
+
+
+# ── one function a pipeline ─────────────────────────────────────────────────────────────────────────────
+
+
+def breast_cancer(data: Data) -> Comparison:
+    """Logistic regression on standardised columns, its strength by default and chosen on the val rows."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def taught(strength: float) -> Any:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000)).fit(
+            *_plain(data, "train")
+        )
+
+    usual = taught(1.0)
+    chosen = max((taught(c) for c in (0.01, 0.1, 1.0, 10.0)), key=lambda rival: rival.score(*_plain(data, "val")))
+    rivals = {"logistic regression": usual, "logistic regression, tuned": chosen}
+    return Comparison("test/accuracy", {name: _measured(rival, data) for name, rival in rivals.items()})
+
+
+def digits(data: Data) -> Comparison:
+    """A support vector machine and nearest neighbours on the pixels."""
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import SVC
+
+    pixels, classes = _plain(data, "train")
+    rivals = {"nearest neighbours": KNeighborsClassifier(3), "support vector machine": SVC(C=10)}
+    return Comparison(
+        "test/accuracy", {name: _measured(rival.fit(pixels, classes), data) for name, rival in rivals.items()}, 0.98
+    )
+
+
+COMPARISONS: dict[str, Callable[[Data], Comparison]] = {
+    "breast-cancer": breast_cancer,
+    "digits": digits,
+}
+
+
+def _plain(data: Data, split: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Inputs and class numbers as rivals want them: one row of numbers each."""
+    rows, spec = data.splits[split], data.spec
+    blocks = [
+        tables.tensors(rows, column).reshape(len(rows), -1).numpy() / 255.0
+        if column.kind == "tensor"
+        else tables.numbers(rows, column.name)[:, None]
+        for column in spec.columns
+    ]
+    return np.hstack(blocks), tables.labels(rows, str(spec.target), spec.classes)
+
+
+def _measured(rival: Any, data: Data) -> Metrics:
+    inputs, truth = _plain(data, "test")
+    if hasattr(rival, "predict_proba"):
+        return metrics.classification("test", rival.predict_proba(inputs), truth)
+    return {"test/accuracy": float(np.mean(rival.predict(inputs) == truth))}
+
+
+# ── the command ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compare(workspace: Workspace, name: str) -> tuple[Metrics, Comparison]:
+    """The champion's metrics on the test rows, and the comparison. Raises TidemillError if there is no champion."""
+    from components.sweep import Watcher
+
+    def nobody(_: str) -> Watcher:
+        raise NotImplementedError("nothing is trained here")
+
+    project = plan.Project(workspace, params.load(workspace), lambda _: None, nobody)
+    resolved = plan.resolve(project, name)
+    data = datasets.load(workspace, resolved.block.dataset, resolved.expectations, resolved.spec.task)
+    champion = registry.load_champion(workspace, name)
+    return champion.evaluate(dict(data.splits), "test"), COMPARISONS[name](data)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("name", choices=sorted(COMPARISONS))
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    given = parser.parse_args()
+    try:
+        champion, comparison = compare(Workspace.find(), given.name)
+    except TidemillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    for name, reached in ({"champion": champion} | comparison.rivals).items():
+        told = "  ".join(f"{metric.removeprefix('test/')} {value:.4f}" for metric, value in reached.items())
+        print(f"{name:>28}: {told}")
+    missed = comparison.missed(champion)
+    mark = "no rival is better" + (f", at least {comparison.mark}" if comparison.mark is not None else "")
+    print(f"{comparison.metric} (mark: {mark}): {'missed: below ' + ', '.join(missed) if missed else 'reached'}")
+    if given.json:
+        figures = {"champion": champion, **dataclasses.asdict(comparison), "missed": missed}
+        given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
