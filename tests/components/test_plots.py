@@ -1,0 +1,174 @@
+"""Plots follow from the task, say the truth of the test rows, and are the same bytes each time."""
+
+from __future__ import annotations
+
+import csv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from components import plots
+from components.contract import Column, Data, Metrics, Objective, Spec, Task
+from components.model import Model
+from components.sweep import Trial
+
+ROWS = 60
+OBJECTIVE = Objective("loss", "min")
+
+
+class Knowing:
+    """A family that answers what its net, a table of answers by the column `x`, holds."""
+
+    def score(self, net: pa.Table, batch: pa.RecordBatch) -> pa.RecordBatch:
+        at = batch.column("x").to_numpy().astype(int)
+        return net.take(pa.array(at)).combine_chunks().to_batches()[0]
+
+    def outputs(self, spec: Spec) -> pa.Schema:
+        return OUTPUTS[spec.task, len(spec.classes)]
+
+    def baseline(self, data: Data, split: str) -> Metrics:
+        return {f"{split}/loss": 0.7}
+
+
+def _probabilities(classes: int) -> pa.Schema:
+    return pa.schema([("class", pa.string()), *((f"probability_{i}", pa.float32()) for i in range(classes))])
+
+
+OUTPUTS: dict[tuple[Task, int], pa.Schema] = {
+    ("classification", 2): _probabilities(2),
+    ("classification", 3): _probabilities(3),
+    ("regression", 0): pa.schema([("prediction", pa.float64())]),
+    ("anomaly", 2): pa.schema([("anomaly_score", pa.float32())]),
+    ("control", 0): pa.schema([("action", pa.int64())]),
+}
+
+
+def made(
+    task: Task, target: Any, answers: dict[str, Any], classes: int = 0, images: bool = False
+) -> tuple[Model, Data]:
+    """A model with these answers, and data whose splits are all the same rows."""
+    names = tuple(str(i) for i in range(classes))
+    columns: tuple[Column, ...] = (Column("x", "number"),)
+    table = pa.table({"x": np.arange(ROWS, dtype=np.float64), "name": [f"r{i}" for i in range(ROWS)], "y": target})
+    if images:
+        columns += (Column("image", "tensor", "uint8", (1, 8, 8)),)
+        pixels = np.arange(ROWS * 64, dtype=np.uint8).reshape(ROWS, 1, 8, 8)
+        table = table.append_column("image", pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
+    spec = Spec("rows", task, columns, "y", names, "name")
+    net = pa.table(answers, OUTPUTS[task, classes])
+    return Model(Knowing(), spec, {}, net, ""), Data(spec, dict.fromkeys(("train", "val", "test"), table))
+
+
+def classifier(classes: int, images: bool = False) -> tuple[Model, Data]:
+    """Right and sure of itself, but for row 17, of which it is surest, and row 23."""
+    truth = np.arange(ROWS) % classes
+    probability = np.full((ROWS, classes), 0.1 / (classes - 1))
+    probability[np.arange(ROWS), truth] = 0.9
+    for row, sure in ((17, 0.99), (23, 0.6)):
+        probability[row] = (1 - sure) / (classes - 1)
+        probability[row, (truth[row] + 1) % classes] = sure
+    answers = {"class": probability.argmax(1).astype(str)} | {
+        f"probability_{i}": probability[:, i] for i in range(classes)
+    }
+    return made("classification", truth.astype(str), answers, classes, images)
+
+
+def trials() -> list[Trial]:
+    def curve(start: float, epochs: int) -> list[Metrics]:
+        return [{"train/loss": start / e, "val/loss": start / e + 0.01 * e} for e in range(1, epochs + 1)]
+
+    best, other = curve(0.5, 6), curve(0.9, 3)
+    failed = Trial("cccc", {}, "failed", [], error="NaN")
+    return [
+        Trial("aaaa", {}, "finished", best, best[5]["val/loss"], 6),
+        Trial("bbbb", {}, "stopped", other, 0.33, 3),
+        failed,
+    ]
+
+
+def read(file: Path) -> list[list[str]]:
+    with file.open(newline="") as opened:
+        return list(csv.reader(opened))
+
+
+def looks_drawn(file: Path) -> bool:
+    """Whether the picture is large enough and holds more than a few shades."""
+    with Image.open(file) as picture:
+        assert not {"Software", "Creation Time", "date"} & set(picture.info)
+        return min(picture.size) > 300 and len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
+
+
+def test_a_classifier_with_two_classes(tmp_path: Path) -> None:
+    files = plots.draw(tmp_path, *classifier(2), trials(), OBJECTIVE, "pipeline")
+    names = ["calibration.png", "confusion.csv", "confusion.png", "curves.csv", "learning_curves.png", "worst.csv"]
+    assert [file.name for file in files] == names
+    assert all(looks_drawn(file) for file in files if file.suffix == ".png")
+    head, *rows = read(tmp_path / "confusion.csv")
+    assert head == ["actual", "predicted"] and len(rows) == ROWS
+    assert [i for i, (actual, predicted) in enumerate(rows) if actual != predicted] == [17, 23]
+
+
+def test_the_worst_rows_come_first(tmp_path: Path) -> None:
+    plots.draw(tmp_path, *classifier(2), trials(), OBJECTIVE)
+    head, first, second, *_ = read(tmp_path / "worst.csv")
+    assert head == ["row", "name", "actual", "predicted", "loss", "x"]
+    assert first[:4] == ["17", "r17", "1", "0"] and second[:4] == ["23", "r23", "1", "0"]
+    assert float(first[4]) == pytest.approx(-np.log(0.01), rel=1e-5) and float(first[5]) == 17
+
+
+def test_images_get_a_grid(tmp_path: Path) -> None:
+    files = plots.draw(tmp_path, *classifier(3, images=True), trials(), OBJECTIVE)
+    assert "worst.png" in {f.name for f in files} and "calibration.png" not in {f.name for f in files}
+    assert looks_drawn(tmp_path / "worst.png")
+
+
+def test_curves_are_those_of_the_best_trial(tmp_path: Path) -> None:
+    plots.draw(tmp_path, *classifier(2), trials(), OBJECTIVE)
+    head, *rows = read(tmp_path / "curves.csv")
+    assert head == ["step", "train/loss", "val/loss"]
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6] and float(rows[1][1]) == 0.25
+
+
+def test_regression(tmp_path: Path) -> None:
+    truth = np.linspace(0, 10, ROWS)
+    predicted = truth + 0.1
+    predicted[9] += 5
+    files = plots.draw(tmp_path, *made("regression", truth, {"prediction": predicted}), trials(), OBJECTIVE)
+    assert [f.name for f in files] == ["curves.csv", "learning_curves.png", "residuals.png", "worst.csv"]
+    assert looks_drawn(tmp_path / "residuals.png")
+    assert read(tmp_path / "worst.csv")[1][:2] == ["9", "r9"]
+
+
+def test_anomaly(tmp_path: Path) -> None:
+    truth = (np.arange(ROWS) % 2).astype(str)
+    score = np.where(truth == "1", 3.0, 1.0) + np.arange(ROWS) / 100
+    files = plots.draw(tmp_path, *made("anomaly", truth, {"anomaly_score": score}, 2), trials(), OBJECTIVE)
+    assert [f.name for f in files] == ["curves.csv", "learning_curves.png", "scores.png", "worst.csv"]
+    assert looks_drawn(tmp_path / "scores.png") and read(tmp_path / "worst.csv")[1][0] == "59"
+
+
+def test_control_has_its_learning_curves(tmp_path: Path) -> None:
+    files = plots.draw(tmp_path, *made("control", np.zeros(ROWS), {"action": np.zeros(ROWS, int)}), trials(), OBJECTIVE)
+    assert [f.name for f in files] == ["curves.csv", "learning_curves.png"]
+    assert looks_drawn(tmp_path / "learning_curves.png")
+
+
+def test_the_same_bytes_again_and_from_threads(tmp_path: Path) -> None:
+    def drawn(number: int) -> dict[str, bytes]:
+        files = plots.draw(tmp_path / str(number), *classifier(3, images=True), trials(), OBJECTIVE)
+        return {file.name: file.read_bytes() for file in files}
+
+    first = drawn(0)
+    with ThreadPoolExecutor(2) as pool:
+        assert all(again == first for again in pool.map(drawn, (1, 2)))
+
+
+def test_no_curve_at_all_is_no_fault(tmp_path: Path) -> None:
+    one = [Trial("aaaa", {}, "finished", [{"val/loss": float("nan")}], float("nan"), 0)]
+    files = plots.draw(tmp_path, *classifier(2), one, OBJECTIVE)
+    assert (tmp_path / "learning_curves.png") in files
