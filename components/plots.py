@@ -21,6 +21,7 @@ from . import figures
 from .contract import Column, Data, Objective, Spec, Task
 from .model import Model
 from .sweep import Trial
+from .tables import labels
 
 BATCH_ROWS, WORST, GROUPS = 8192, 24, 12
 Floats = NDArray[np.floating[Any]]
@@ -35,8 +36,9 @@ class Seen:
     scored: pa.Table
     title: str
 
-    def text(self, name: str) -> list[str]:
-        return ["" if value is None else str(value) for value in self.rows[name].to_pylist()]
+    def truth(self) -> NDArray[np.int64]:
+        """The classes of the rows, by number."""
+        return labels(self.rows, self.spec.target or "", self.spec.classes)
 
     def floats(self, name: str) -> Floats:
         return np.asarray(self.scored[name].to_numpy(), np.float64)
@@ -106,11 +108,11 @@ def _table_of(trial: Trial) -> list[list[Any]]:
 
 
 def _classification(folder: Path, seen: Seen) -> None:
-    spec, classes = seen.spec, list(seen.spec.classes)
-    actual, predicted = seen.text(spec.target or ""), [str(value) for value in seen.scored["class"].to_pylist()]
+    classes, truth_N = list(seen.spec.classes), seen.truth()
+    actual, predicted = [classes[i] for i in truth_N], seen.scored["class"].to_pylist()
     _write_csv(folder / "confusion.csv", [["actual", "predicted"], *zip(actual, predicted, strict=True)])
     counts_KK = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(counts_KK, ([classes.index(a) for a in actual], [classes.index(p) for p in predicted]), 1)
+    np.add.at(counts_KK, (truth_N, [classes.index(p) for p in predicted]), 1)
     right = float(np.trace(counts_KK)) / max(1, len(actual))
     side = 4.6 if len(classes) <= 4 else 6.4
     made = figures.figure(side + 1, side, f"{seen.title}: test accuracy {right:.4f}, {len(actual)} rows")
@@ -120,7 +122,6 @@ def _classification(folder: Path, seen: Seen) -> None:
     if not set(names) <= set(seen.scored.column_names):
         return
     probability_NK = np.stack([seen.floats(name) for name in names], 1)
-    truth_N = np.array([classes.index(a) for a in actual])
     if len(classes) == 2:
         made = figures.figure(5.6, 5.6, f"{seen.title}: calibration on the test rows")
         figures.calibration(made, probability_NK[:, 1], truth_N == 1, classes[1])
@@ -148,8 +149,9 @@ def _regression(folder: Path, seen: Seen) -> None:
 
 def _anomaly(folder: Path, seen: Seen) -> None:
     name = next(field.name for field in seen.scored.schema if pa.types.is_floating(field.type))
-    score_N, actual = seen.floats(name), seen.text(seen.spec.target or "")
-    groups = {c: score_N[[a == c for a in actual]] for c in seen.spec.classes}
+    score_N, truth_N = seen.floats(name), seen.truth()
+    actual = [seen.spec.classes[i] for i in truth_N]
+    groups = {c: score_N[truth_N == i] for i, c in enumerate(seen.spec.classes)}
     groups = {c: values for c, values in groups.items() if len(values)}
     kept = dict(sorted(groups.items(), key=lambda group: (float(np.median(group[1])), group[0]))[:GROUPS])
     made = figures.figure(7, 1.6 + 0.7 * len(kept), f"{seen.title}: {name} of the test rows by {seen.spec.target}")

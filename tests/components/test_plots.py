@@ -103,35 +103,40 @@ def looks_drawn(file: Path) -> bool:
         return min(picture.size) > 300 and len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
 
 
-def test_a_classifier_with_two_classes(tmp_path: Path) -> None:
-    files = plots.draw(tmp_path, *classifier(2), trials(), OBJECTIVE, "pipeline")
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("binary")
+    files = plots.draw(folder, *classifier(2), trials(), OBJECTIVE, "pipeline")
+    assert files == sorted(folder.iterdir())
+    return folder
+
+
+def test_a_classifier_with_two_classes(binary: Path) -> None:
     names = ["calibration.png", "confusion.csv", "confusion.png", "curves.csv", "learning_curves.png", "worst.csv"]
-    assert [file.name for file in files] == names
-    assert all(looks_drawn(file) for file in files if file.suffix == ".png")
-    head, *rows = read(tmp_path / "confusion.csv")
+    assert sorted(file.name for file in binary.iterdir()) == names
+    assert all(looks_drawn(file) for file in binary.glob("*.png"))
+    head, *rows = read(binary / "confusion.csv")
     assert head == ["actual", "predicted"] and len(rows) == ROWS
     assert [i for i, (actual, predicted) in enumerate(rows) if actual != predicted] == [17, 23]
 
 
-def test_the_worst_rows_come_first(tmp_path: Path) -> None:
-    plots.draw(tmp_path, *classifier(2), trials(), OBJECTIVE)
-    head, first, second, *_ = read(tmp_path / "worst.csv")
+def test_the_worst_rows_come_first(binary: Path) -> None:
+    head, first, second, *_ = read(binary / "worst.csv")
     assert head == ["row", "name", "actual", "predicted", "loss", "x"]
     assert first[:4] == ["17", "r17", "1", "0"] and second[:4] == ["23", "r23", "1", "0"]
     assert float(first[4]) == pytest.approx(-np.log(0.01), rel=1e-5) and float(first[5]) == 17
+
+
+def test_curves_are_those_of_the_best_trial(binary: Path) -> None:
+    head, *rows = read(binary / "curves.csv")
+    assert head == ["step", "train/loss", "val/loss"]
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6] and float(rows[1][1]) == 0.25
 
 
 def test_images_get_a_grid(tmp_path: Path) -> None:
     files = plots.draw(tmp_path, *classifier(3, images=True), trials(), OBJECTIVE)
     assert "worst.png" in {f.name for f in files} and "calibration.png" not in {f.name for f in files}
     assert looks_drawn(tmp_path / "worst.png")
-
-
-def test_curves_are_those_of_the_best_trial(tmp_path: Path) -> None:
-    plots.draw(tmp_path, *classifier(2), trials(), OBJECTIVE)
-    head, *rows = read(tmp_path / "curves.csv")
-    assert head == ["step", "train/loss", "val/loss"]
-    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6] and float(rows[1][1]) == 0.25
 
 
 def test_regression(tmp_path: Path) -> None:
