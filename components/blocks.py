@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from . import receipts
 from .errors import ParamsError
 from .workspace import Workspace
 
@@ -28,9 +28,7 @@ def add_dataset(workspace: Workspace, name: str, block: Mapping[str, str]) -> No
             where=f"{file.name}: datasets",
             fix=f"write it yourself: {name}: {{{', '.join(f'{k}: {v}' for k, v in block.items())}}}",
         )
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(added, encoding="utf-8")
-    aside.replace(file)
+    receipts.write_file(file, added.encode())
 
 
 def _inserted(text: str, before: CommentedMap, name: str, block: Mapping[str, str]) -> str:

@@ -31,7 +31,8 @@ SPLIT, ROW = "split", "row"  # the split's column; the name that a row's number 
 
 @dataclass(frozen=True)
 class Column:
-    """One input column. A tensor column has the numpy name of its element type and its shape per row."""
+    """One input column. A tensor column has the numpy name of its element type and its shape per row; the `dtype`
+    of a date column is how its text is written, as strptime knows it, where that is not ISO 8601."""
 
     name: str
     kind: Kind

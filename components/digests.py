@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import threading
 from pathlib import Path
 from typing import Literal
+
+from . import receipts
 
 Algorithm = Literal["md5", "sha256"]
 
@@ -27,10 +27,7 @@ def digest(file: Path, algorithm: Algorithm, memory: Path | None = None) -> str:
     if known.get("seen") == seen:
         return str(known["digest"])
     found = _hash(file, algorithm)
-    memory.mkdir(parents=True, exist_ok=True)
-    aside = note.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    aside.write_text(json.dumps({"seen": seen, "digest": found}), encoding="utf-8")
-    aside.replace(note)
+    receipts.write_file(note, json.dumps({"seen": seen, "digest": found}).encode())
     return found
 
 

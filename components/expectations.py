@@ -22,7 +22,7 @@ class Block(BaseModel):
 class ColumnRule(Block):
     """`missing` is the highest share of missing values allowed. `min` and `max` bound numbers (and every
     element of a tensor), or dates as ISO text. `values` are all allowed values as text, sorted; for a
-    classification target they are its classes."""
+    classification target they are its classes. `dtype` and `shape` are as in contract.Column."""
 
     role: Role = "input"
     kind: Literal["number", "category", "date", "text", "tensor"]

@@ -10,15 +10,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+import psutil
 
 from .contract import Json
 from .errors import Busy, TidemillError
@@ -54,7 +58,10 @@ def hashes(place: Path) -> dict[str, str]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is synced and takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a process that died
+        if not psutil.pid_exists(int(left.name.split(".")[-3])):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield temporary
         _sync(temporary)
@@ -180,7 +187,9 @@ def working(workspace: Workspace, pipeline: str) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise Busy(
-                f"pipeline {pipeline!r} is being worked on", why=lock.read().strip(), fix="wait for it, or stop it, then run again"
+                f"pipeline {pipeline!r} is being worked on",
+                why=lock.read().strip(),
+                fix="wait for it, or stop it, then run again",
             ) from None
         lock.truncate(0)
         started = datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 
+from . import receipts
 from .digests import digest
 from .errors import Busy, DataError
 from .workspace import Workspace
@@ -52,9 +52,7 @@ def record(workspace: Workspace, files: Sequence[Path]) -> bool:
         document["outs"] = CommentedSeq(outs[name] for name in sorted(outs))
         text = io.StringIO()
         YAML().dump(document, text)
-        aside = workspace.root / f".{FILE}.{os.getpid()}"
-        aside.write_text(text.getvalue(), encoding="utf-8")
-        aside.replace(workspace.root / FILE)
+        receipts.write_file(workspace.root / FILE, text.getvalue().encode())
         return True
 
 
@@ -74,7 +72,7 @@ def cache(workspace: Workspace, files: Sequence[Path]) -> None:
                     out.save()
                     out.commit()
     except LockError as error:
-        fix = "wait for it to end, then run this again"
+        fix = f"wait for it to end, then: dvc commit {FILE}"
         raise Busy("DVC works on this project now", where=str(workspace.root), why=str(error), fix=fix) from error
 
 
@@ -101,9 +99,7 @@ def clear_stale_lock(workspace: Workspace) -> None:
         held, kept = None, {"write": {}, "read": {}}
     if held in (kept, {}):
         return
-    aside = file.with_name(f"rwlock.{os.getpid()}")
-    aside.write_text(json.dumps(kept), encoding="utf-8")
-    aside.replace(file)
+    receipts.write_file(file, json.dumps(kept).encode())
 
 
 def _holds(info: dict[str, Any]) -> bool:

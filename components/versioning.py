@@ -5,20 +5,17 @@ With tracked.py beside it, the only module that speaks to DVC and git.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
 from pydantic import TypeAdapter, ValidationError
 
-from . import blocks, datasets, intake, params, tracked
+from . import blocks, datasets, intake, params, receipts, tracked
 from .contract import SPLIT
 from .datasets import parquet, sources, splits
 from .digests import digest
@@ -161,7 +158,7 @@ def _build(workspace: Workspace, name: str, recipe: datasets.Recipe, named: str 
     file = workspace.data(name)
     say(f"{name}: building data/{file.name}")
     table = recipe.build()
-    with _aside(file) as aside:
+    with receipts.replacing(file) as aside:
         parquet.write(table, aside, recipe.note)
         md5 = digest(aside, "md5")
         if recipe.pinned and named not in (None, md5):
@@ -172,7 +169,6 @@ def _build(workspace: Workspace, name: str, recipe: datasets.Recipe, named: str 
                 fix=f"install requirements.lock; or, if the change is meant, take the entry out of {tracked.FILE} and "
                 f"run `tidemill data fetch {name}`",
             )
-        aside.replace(file)
     parts = ", ".join(f"{count} {split}" for split, count in splits.counts(table[SPLIT].combine_chunks()).items())
     say(f"{name}: {table.num_rows} rows ({parts}), {file.stat().st_size / 1e6:.1f} MB")
     return md5
@@ -185,24 +181,6 @@ def _record(workspace: Workspace, files: list[Path], say: Say) -> bool:
     if changed:
         say(f"{tracked.FILE}: recorded {', '.join(tracked.path(workspace, file) for file in files)}")
     return changed
-
-
-@contextlib.contextmanager
-def _aside(file: Path) -> Iterator[Path]:
-    """A place beside the file for a new version of it; what a killed process left there goes."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for left in file.parent.glob(f".{file.name}.*"):
-        if not _is_alive(left.suffix.removeprefix(".").partition("-")[0]):
-            left.unlink(missing_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        yield aside
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _is_alive(pid: str) -> bool:
-    return not pid.isdigit() or psutil.pid_exists(int(pid))
 
 
 def _md5(workspace: Workspace, file: Path) -> str:

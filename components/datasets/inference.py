@@ -11,8 +11,8 @@ ignored    a column with one value, ids beside the first, numbers of rows that p
 
 Bounds have slack, so that rows unseen do not fail by chance, and nonsense does:
 
-numbers    as far again beyond the smallest and the largest value as these are apart; ten times as far if the outer
-           hundredth of the values takes up half of that; not below 0 if the smallest value is 0, or a fifth of that
+numbers    as far again beyond the smallest and the largest value as these are apart, and ten times as far on a
+           side with a long tail; but not below 0 if the smallest value is 0, or a fifth of their distance
 dates      as far again, but a year at least before the first and ten years after the last
 missing    1.5 times the training rows' share, and 0.05, and three standard errors in the smallest split
 values     all values are listed if each was seen OFTEN; otherwise any value may come
@@ -36,6 +36,8 @@ from ..errors import BadInput, DataError
 from ..expectations import ColumnRule, Role
 
 CODES, OFTEN, FEW, MANY = 10, 20, 20, 1000
+# A tail is long if it is so many times as long as the quartiles are apart; or half of that, where it is skewed.
+TAIL, SKEW = 4, 1.5
 # The first form that reads every value is taken. Where month and day could be either, the month comes first.
 _DAYS = "%m/%d/%Y %d/%m/%Y %m/%d/%y %d/%m/%y %d.%m.%Y %d.%m.%y %Y/%m/%d %Y.%m.%d %d-%m-%Y %m-%d-%Y %d-%b-%Y %d-%b-%y"
 FORMS = tuple(
@@ -45,6 +47,7 @@ FORMS = tuple(
 )
 _ID = re.compile(r"(?i:(^|[^a-z])(id|uuid|guid|identifier)$|^(key|index)$)|[a-z](Id|ID|UUID)$")
 _PANDAS = re.compile(r"^$|^Unnamed: 0$|^__index_level_\d+__$")
+_DATE = re.compile(r"\d{1,4}[-/. ]|[A-Za-z]{3} \d")  # how anything in FORMS, or in ISO 8601, begins
 _NUMERIC = r"^\s*[-+]?\d[\d.,]*([eE][-+]?\d+)?\s*$"
 _DAY_US = 86_400_000_000
 
@@ -151,19 +154,22 @@ def _reading(name: str, column: pa.ChunkedArray) -> Found | None:
 
 
 def _text_reading(name: str, column: pa.ChunkedArray) -> Found:
-    form = next((form for form in ("", *FORMS) if _reads(column, Column(name, "date", form))), None)
+    values = present(column)
+    if not len(values) or not _DATE.match(values[0].as_py()):
+        return Found(None)
+    form = next((form for form in ("", *FORMS) if _reads(values, Column(name, "date", form))), None)
     if form is None:
         return Found(None)
     other = form.replace("%m/%d", "%d/%m")
-    either = form != other and _reads(column, Column(name, "date", other))
+    either = form != other and _reads(values, Column(name, "date", other))
     return Found("date", dtype=form, remark=f"or {other!r}? no day is above 12" if either else "")
 
 
-def _reads(column: pa.ChunkedArray, wanted: Column) -> bool:
-    """Whether every value reads so: the first few are asked first, since most columns fail at once."""
+def _reads(values: pa.ChunkedArray, wanted: Column) -> bool:
+    """Whether every value reads so. The first is asked first, since most forms fail at once."""
     try:
-        for part in (column.slice(0, 20), column):
-            columns.fit(part.combine_chunks(), wanted, Path(), 0)
+        for count in (1, 20, len(values)):
+            columns.fit(values.slice(0, count).combine_chunks(), wanted, Path(), 0)
     except BadInput:
         return False
     return True
@@ -268,12 +274,20 @@ def _number_bounds(numbers: np.ndarray) -> tuple[float | None, float | None]:
     if not len(numbers):
         return None, None
     low, high = float(numbers.min()), float(numbers.max())
-    inner = np.quantile(numbers, (0.01, 0.99))
+    quartiles = np.quantile(numbers, (0.25, 0.5, 0.75))
     apart = (high - low) or abs(high) or 1.0
-    above = apart * (10 if high - inner[1] > apart / 2 else 1)
-    below = apart * (10 if inner[0] - low > apart / 2 else 1)
+    above, below = (
+        apart * (10 if _has_long_tail(*side) else 1) for side in ((high, quartiles), (-low, -quartiles[::-1]))
+    )
     positive = low == 0 or low >= apart / 5
     return _outward(max(low - below, 0.0) if positive else low - below, -1), _outward(high + above, 1)
+
+
+def _has_long_tail(end: float, quartiles: np.ndarray) -> bool:
+    """Whether the values thin out slowly towards `end`, which is the largest."""
+    first, middle, third = (float(x) for x in quartiles)
+    beyond, wide = end - third, third - first
+    return beyond > TAIL * wide or (beyond > TAIL / 2 * wide and third - middle > SKEW * (middle - first))
 
 
 def _outward(x: float, way: int) -> float:

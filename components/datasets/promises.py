@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import os
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 
+from .. import receipts
 from ..errors import ParamsError
 from ..expectations import ColumnRule, Expectations
 from ..params import fault, faults
@@ -73,10 +72,7 @@ def write(file: Path, expectations: Expectations, remarks: Mapping[str, str]) ->
     yaml.width = 120
     text = io.StringIO()
     yaml.dump(document, text)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
-    aside.write_text(text.getvalue(), encoding="utf-8")
-    aside.replace(file)
+    receipts.write_file(file, text.getvalue().encode())
 
 
 def _as_written(value: Any) -> Any:

