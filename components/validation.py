@@ -98,7 +98,7 @@ def raise_for_failures(validation: Validation) -> None:
     more = len(failures) - SHOWN
     told = [str(f) for f in failures[:SHOWN]] + ([f"and {more} more"] if more > 0 else [])
     raise ValidationFailed(
-        f"{len(failures)} of {validation.checks} checks failed",
+        f"{len(failures)} failures in {validation.checks} checks",
         where=f"data/{name}.parquet",
         why="\n       ".join(told),
         fix=f"mend the rows, or what is promised of them (expectations/{name}.yaml, or the dataset's own "
@@ -154,7 +154,7 @@ def _lay_out(folder: Path, failures: tuple[Failure, ...], checks: int) -> None:
     site = folder / "gx" / "uncommitted" / "data_docs" / "local_site"
     (page,) = site.rglob("validations/**/*.html")
     told = "".join(f"<li>{html.escape(str(failure))}</li>" for failure in failures)
-    count = f"{len(failures)} of {checks} checks failed"
+    count = f"{len(failures)} failures in {checks} checks"
     head = f'<section class="failures"><h2>{count}</h2><ul>{told}</ul></section>' if failures else ""
     text = page.read_text(encoding="utf-8").replace("<main>", f"<main>{head}", 1)
     (folder / "index.html").write_text(text, encoding="utf-8")

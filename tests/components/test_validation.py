@@ -379,7 +379,7 @@ def test_the_message_names_eight_failures_counts_the_rest_and_shows_the_way_out(
     with pytest.raises(ValidationFailed) as raised:
         raise_for_failures(Validation("people", False, 40, broken, tmp_path / "index.html"))
     text = str(raised.value)
-    assert text.startswith("data/people.parquet: 11 of 40 checks failed\n")
+    assert text.startswith("data/people.parquet: 11 failures in 40 checks\n")
     assert "c0: range: 9 rows (val 1, b, 3, 4, 5, …): got 7, expected 0 to 5\n" in text
     assert "c7: range" in text
     assert "c8: range" not in text
@@ -403,7 +403,7 @@ def test_data_docs_need_nothing_from_the_network_and_say_what_failed_first(peopl
         assert "<style>" in text
     text = found.docs_page.read_text(encoding="utf-8")
     assert re.search(
-        r"<main><section class=.failures.><h2>1 of \d+ checks failed</h2><ul><li>town: allowed values", text
+        r"<main><section class=.failures.><h2>1 failures in \d+ checks</h2><ul><li>town: allowed values", text
     )
     assert "&lt;b&gt;Paris&lt;/b&gt;" in text
     assert "<b>Paris" not in text
