@@ -9,7 +9,7 @@
     C-0017,41,basic,2023-05-02,yes              customer_id "C-0017", age 41.0, plan "basic",
                                                 joined 2023-05-02 00:00, left "yes", split "train"
 
-What the columns are is inferred once (inference.py) and stands in expectations/NAME.yaml from then on
+What the columns are is inferred once (inference.py, bounds.py) and stands in expectations/NAME.yaml from then on
 (promises.py). The split is a hash of what is learnt from: inputs and target; see splits.py. A column named
 `split` with train, val and test overrules it.
 """
@@ -31,7 +31,7 @@ from ..errors import DataError, ParamsError
 from ..expectations import Duplicates, Expectations
 from ..params import DatasetBlock
 from ..workspace import Workspace
-from . import inference, promises, sources, splits
+from . import bounds, inference, promises, sources, splits
 from .inference import Found
 
 # Rows repeat each other by nature from this share on (few and coarse columns): then each is split on its own.
@@ -107,7 +107,7 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
     found, table, split = _settle(source, raw, readings, fixed)
     train = table.filter(pc.equal(split, SPLITS[0]))
     smallest = min(splits.counts(split).values())
-    rules = {name: inference.rule(kind, train[name], smallest) for name, kind in found.items()}
+    rules = {name: bounds.rule(kind, train[name], smallest) for name, kind in found.items()}
     target, id = _target(found), _role(found, "id")
     if id:
         whole = pa.types.is_integer(table[id].type)
