@@ -178,14 +178,15 @@ def augmented(x_BCHW: torch.Tensor, strength: float, flip: bool) -> torch.Tensor
     """Each image under a small random affine map of its own, bilinearly; beyond its border its edge goes on."""
     if not strength and not flip:
         return x_BCHW
-    count = len(x_BCHW)
+    count, _, height, width = x_BCHW.shape
     move_B2, turn_B, grow_B, shear_B = (
         (torch.rand(shape, device=x_BCHW.device) * 2 - 1) * strength * most
         for shape, most in (((count, 2), 0.2), (count, math.radians(12)), (count, 0.15), (count, 0.15))
     )
     mirror_B = 1 - 2.0 * (torch.rand(count, device=x_BCHW.device) < 0.5) if flip else torch.ones_like(turn_B)
     cos_B, sin_B, scale_B = turn_B.cos(), turn_B.sin(), 1 + grow_B
-    rows = [cos_B * scale_B * mirror_B, (shear_B - sin_B) * scale_B, sin_B * scale_B * mirror_B, cos_B * scale_B]
+    across_B, down_B = (shear_B - sin_B) * height / width, sin_B * width / height  # from pixels to the grid's -1 to 1
+    rows = [cos_B * scale_B * mirror_B, across_B * scale_B, down_B * scale_B * mirror_B, cos_B * scale_B]
     map_B23 = torch.cat([torch.stack(rows, 1).reshape(count, 2, 2), move_B2[:, :, None]], 2)
     grid = functional.affine_grid(map_B23, list(x_BCHW.shape), align_corners=False)
     return functional.grid_sample(x_BCHW, grid, padding_mode="border", align_corners=False)

@@ -45,7 +45,7 @@ class Settings:
     width: int = 128
     dropout: float = 0.1
     lr: float = 2e-3
-    weight_decay: float = 3.0
+    weight_decay: float = 1.0
     label_smoothing: float = 0.0
     batch_rows: int = 0
     clip: float = 1.0
@@ -107,7 +107,7 @@ class Mlp:
             "width": Choice((32, 64, 128, 256)),
             "dropout": Uniform(0.0, 0.4),
             "lr": Uniform(1e-3, 8e-3, log=True, mutable=True),
-            "weight_decay": Uniform(0.3, 10.0, log=True, mutable=True),
+            "weight_decay": Uniform(0.1, 5.0, log=True, mutable=True),
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:

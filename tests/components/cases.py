@@ -6,12 +6,13 @@ import hashlib
 import importlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import safetensors.torch
 import torch
 
@@ -43,6 +44,15 @@ class Case:
     def by_heart(self) -> Data:
         few = self.data.splits["train"].slice(0, 16)
         return self.batch or Data(self.data.spec, dict.fromkeys(SPLITS, few))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As a trial has it: bits may change with the number of threads, and two threads crawl on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def cases(family: str) -> list[Case]:

@@ -11,7 +11,6 @@ import math
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,11 @@ from components import model
 from components.contract import Choice, Domain, Family, Integer, State
 from components.families import FAMILIES, family, import_path
 
-from .cases import Case, bytes_of, cases, fingerprints, last, learnt, stored
+from .cases import Case, bytes_of, cases, fingerprints, last, learnt, one_thread, stored  # noqa: F401
 
 REPOSITORY = Path(__file__).parents[2]
 EVERY = [pytest.param(name, case, id=f"{name}-{case.name}") for name in FAMILIES for case in cases(name)]
 each_case = pytest.mark.parametrize(("name", "case"), EVERY)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As a trial has it: bits may change with the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
