@@ -179,14 +179,9 @@ def add(
 
 
 def _project() -> Project:
-    from components import params
-    from components.plan import Project
-    from components.workspace import Workspace
+    from .project import open_project
 
-    from .progress import screen
-
-    workspace = Workspace.find()
-    return Project(workspace, params.load(workspace), screen.say, screen.watch)
+    return open_project()
 
 
 def _choose(project: Project, names: list[str] | None, every: bool, tags: list[str] | None) -> list[str]:

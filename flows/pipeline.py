@@ -15,21 +15,15 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from components import params, receipts, results, stages
+from components import receipts, results, stages
 from components.errors import TidemillError, Unreachable
 from components.plan import Project
 from components.receipts import Receipt
-from components.workspace import Workspace
 
-from .progress import screen
+from .project import open_project
 
 # Pipelines that run side by side; their trials share Ray's CPUs whatever this number is.
 AT_ONCE = 4
-
-
-def open_project(root: str) -> Project:
-    workspace = Workspace.find(Path(root))
-    return Project(workspace, params.load(workspace), screen.say, screen.watch)
 
 
 def worth_another_try(_task: Any, _run: Any, state: Any) -> bool:
@@ -80,7 +74,7 @@ def score(project: Project, name: str) -> Receipt:
 @flow(name="pipeline", flow_run_name="{name}", persist_result=False)
 def pipeline(name: str, root: str = ".") -> None:
     """One pipeline, from its data to its scores."""
-    project = open_project(root)
+    project = open_project(Path(root))
     with receipts.working(project.workspace, name):
         fetch(project, name)
         stages.settle(project, name)

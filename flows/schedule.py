@@ -49,9 +49,9 @@ def withdraw(kept: set[str]) -> None:
 def main() -> int:
     from prefect import serve
 
-    from .pipeline import open_project
+    from .project import open_project
 
-    made = deployments(open_project("."))
+    made = deployments(open_project())
     withdraw({deployment.name for deployment in made})
     if not made:
         screen.say("no pipeline in params.yaml has a schedule; start again after adding one")
