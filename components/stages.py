@@ -227,12 +227,14 @@ def _score(work: Work) -> dict[str, Json]:
         return {"rows": scoring.score(made, source, output, job).rows}
 
 
-def score_table(project: Project, name: str, source: Path, output: Path, *, ignore_extra: bool = False) -> Json:
+def score_table(
+    project: Project, name: str, source: Path, output: Path, *, ignore_extra: bool = False, row_id: str | None = None
+) -> Json:
     """Score a table that a person names with the champion; says what stands in `output` now."""
     from . import scoring
 
     made, job = _champion(plan.resolve(project, name))
-    job = dataclasses.replace(job, ignore_extra=ignore_extra)
+    job = dataclasses.replace(job, ignore_extra=ignore_extra, id=row_id)
     scored = scoring.score(made, source, output, job, lambda rows: project.say(f"{name} score: {rows:,} rows"))
     if scored.unchanged:
         project.say(f"{name} score: unchanged, {output} holds these scores already (key {scored.key[:12]})")

@@ -109,6 +109,7 @@ def score(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="csv, Parquet, or a folder of them.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Parquet file, or a folder if INPUT is one.")],
     ignore_extra: Annotated[bool, typer.Option(help="Leave columns that the model does not know aside.")] = False,
+    row_id: Annotated[str | None, typer.Option("--id", help="Column that names a row; 'row' numbers them.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the champion's predictions for a table."""
@@ -116,7 +117,7 @@ def score(
 
     project = _project()
     project.params.pipeline(pipeline)
-    scored = stages.score_table(project, pipeline, source, output, ignore_extra=ignore_extra)
+    scored = stages.score_table(project, pipeline, source, output, ignore_extra=ignore_extra, row_id=row_id)
     _print([scored], as_json)
 
 

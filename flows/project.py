@@ -13,7 +13,7 @@ from .progress import screen
 
 
 def open_project(start: Path | None = None) -> Project:
-    """The project at or above a folder (the current one). Families and datasets of its own may lie beside params.yaml."""
+    """The project at or above a folder (the current one). Families of its own may lie beside params.yaml."""
     workspace = Workspace.find(start)
     if str(workspace.root) not in sys.path:
         sys.path.append(str(workspace.root))

@@ -130,7 +130,7 @@ def _runs_page_shows_the_trials(mlflow: str, folder: Path) -> None:
 
 @needs_browser
 def test_data_docs_open_offline(started: Home, tmp_path: Path) -> None:
-    [page] = started.root.glob(".tidemill/validation/customers/**/data_docs/**/index.html")
+    page = started.root / ".tidemill/validation/customers/index.html"
     text = look(page.as_uri(), tmp_path, "--host-resolver-rules=MAP * ~NOTFOUND")
     assert "Expectations" in text or "Validation" in text
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']https?:", page.read_text())
