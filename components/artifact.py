@@ -11,12 +11,15 @@ import shutil
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from . import bundle, model
 from .bundle import Shipped
 from .contract import Data, Spec
+from .errors import RegistryError
+from .store import Store
 
 # Where in the files MLflow puts the two artifacts that model_code.py loads.
 CODE, MODEL = "artifacts/code", "artifacts/model"
@@ -53,6 +56,34 @@ def load(folder: Path) -> Shipped:
 
     with bundle.our_errors():
         return Shipped.of(model_code.load(folder / CODE, folder / MODEL))
+
+
+def put(store: Store, built: Path, model_id: str, location: str) -> None:
+    """Store the files in their place. MLflow would register absent ones as well, so what can be read is compared."""
+    for cache in list(built.rglob("__pycache__")):  # of measuring the model
+        shutil.rmtree(cache)
+    store.client.log_model_artifacts(model_id, str(built))
+    if lost := damaged(built, location):
+        raise RegistryError("a file was not stored as it was written", where=str(lost), fix="is the disk full?")
+
+
+def damaged(built: Path, location: str) -> Path | None:
+    """The first stored file of code or model that is not what was built; None for a place on another machine."""
+    place = local(location)
+    if place is None:
+        return None
+    for file in sorted((built / "artifacts").rglob("*.*")):
+        copy = place / file.relative_to(built)
+        same = copy.is_file() and model.sha256(copy) == model.sha256(file) if file.is_file() else True
+        if not same and file.suffix != ".pyc":
+            return copy
+    return None
+
+
+def local(location: str) -> Path | None:
+    """The folder of a location on this machine."""
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def _signature(spec: Spec, inputs: pa.Schema, outputs: pa.Schema) -> Any:
@@ -107,10 +138,16 @@ def _frame(rows: pa.Table, spec: Spec) -> Any:
 
 def _requirements(family: str) -> list[str]:
     """What a process that loads the model must have, pinned to what is installed here."""
-    packages = importlib.metadata.packages_distributions()
     needed = bundle.requirements(family) | {"mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch"}
-    names = sorted(
-        {packages[top][0] for top in needed if top in packages} - {"mlflow-skinny", "mlflow-tracing"} | {"mlflow"}
-    )
     # A local part such as +cpu says how a wheel was built: it cannot be asked for.
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
+    found = sorted((d.name, d.version.partition("+")[0]) for top in needed if (d := _distribution(top)))
+    return [f"{name}=={version}" for name, version in found]
+
+
+def _distribution(top: str) -> importlib.metadata.Distribution | None:
+    """The installed distribution of a package, mostly of the same name; to look all of them through takes seconds."""
+    try:
+        return importlib.metadata.distribution(top)
+    except importlib.metadata.PackageNotFoundError:
+        names = importlib.metadata.packages_distributions().get(top)
+        return importlib.metadata.distribution(names[0]) if names else None

@@ -8,6 +8,7 @@ Sources are read, never run. Only import statements are followed, wherever they 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -67,7 +68,8 @@ class _Walk:
             if source.is_dir():  # a namespace package has no source of its own
                 continue
             self.found[module] = source
-            waiting += _imported(module, source)
+            changed = source.stat()
+            waiting += _imported(module, source, changed.st_mtime_ns, changed.st_size)
         return True
 
     def _file(self, name: str) -> Path | None:
@@ -104,13 +106,19 @@ def _search(top: str) -> list[Path]:
     return [Path(spec.origin).parent] if spec.has_location and spec.origin else []
 
 
+@functools.cache
 def _is_library(folder: Path) -> bool:
     libraries = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return any(folder.resolve().is_relative_to(library) for library in libraries)
 
 
-def _imported(module: str, source: Path) -> Iterator[str]:
+@functools.lru_cache(maxsize=1024)
+def _imported(module: str, source: Path, *_version: int) -> tuple[str, ...]:
     """Names that a source imports, absolute; of `from a import b` both a and a.b, since b may be a module."""
+    return tuple(_names(module, source))
+
+
+def _names(module: str, source: Path) -> Iterator[str]:
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     for node in statements(ast.parse(source.read_bytes(), str(source))):
         if isinstance(node, ast.Import):

@@ -92,7 +92,7 @@ def arrow(frame: pd.DataFrame, spec: Any) -> pa.RecordBatch:
 
 def _array(values: pd.Series, column: Any) -> pa.Array:
     if column.kind == "tensor":
-        rows = [np.asarray(cell, column.dtype).reshape(column.shape) for cell in values]
+        rows = [np.asarray(_lists(cell), column.dtype).reshape(column.shape) for cell in values]
         stacked = np.stack(rows) if rows else np.empty((0, *column.shape), column.dtype)
         return pa.FixedShapeTensorArray.from_numpy_ndarray(stacked)
     if column.kind == "number":
@@ -103,6 +103,11 @@ def _array(values: pd.Series, column: Any) -> pa.Array:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # cells of several types
         return pa.array([None if pd.isna(cell) else str(cell) for cell in values], pa.string())
+
+
+def _lists(cell: Any) -> Any:
+    """Arrays of arrays, as pandas reads nested lists from Parquet, as lists of lists."""
+    return [_lists(part) for part in cell] if isinstance(cell, np.ndarray) and cell.dtype == object else cell
 
 
 if __name__.startswith("code_model_"):  # the name under which MLflow runs this file; importing it does nothing

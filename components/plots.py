@@ -112,7 +112,7 @@ def _classification(folder: Path, seen: Seen) -> None:
     actual, predicted = [classes[i] for i in truth_N], seen.scored["class"].to_pylist()
     _write_csv(folder / "confusion.csv", [["actual", "predicted"], *zip(actual, predicted, strict=True)])
     counts_KK = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(counts_KK, (truth_N, [classes.index(p) for p in predicted]), 1)
+    np.add.at(counts_KK, (truth_N, np.array([classes.index(p) for p in predicted])), 1)
     right = float(np.trace(counts_KK)) / max(1, len(actual))
     side = 4.6 if len(classes) <= 4 else 6.4
     made = figures.figure(side + 1, side, f"{seen.title}: test accuracy {right:.4f}, {len(actual)} rows")

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from . import artifact, model
 from .bundle import Shipped
@@ -143,9 +141,8 @@ def _local(workspace: Workspace, store: Store, found: ModelVersion) -> Version:
     """The version with its files on this machine: where they lie, or fetched once beside the project's state."""
     name, number, tags = found.name, int(found.version), _tags(found)
     uri = store.client.get_model_version_download_uri(name, found.version)
-    parts = urlsplit(uri)
-    if parts.scheme in ("", "file"):
-        return Version(name, number, Path(unquote(parts.path)), tags)
+    if place := artifact.local(uri):
+        return Version(name, number, place, tags)
     folder = workspace.state / "models" / name / f"{number}-{tags[TAG + 'description_sha256'][:12]}"
     if not folder.is_dir():
         _fetch(store, uri, folder)
@@ -195,6 +192,7 @@ def register(workspace: Workspace, candidate: Candidate, data: Data, objective: 
     loaded or measured: it is never replaced unseen.
     """
     store, terms = open_store(workspace), Terms.of(gate, objective, candidate.baseline)
+    workspace.state.mkdir(parents=True, exist_ok=True)
     with answering(store.uri), tempfile.TemporaryDirectory(dir=workspace.state) as place:
         present = _champion(store, candidate.pipeline)
         built = artifact.build(candidate.folder, data, Path(place))
@@ -274,6 +272,9 @@ def _same_gate(version: ModelVersion, tags: dict[str, str]) -> bool:
     return bool(version.tags.get(f"{TAG}gate") == tags[f"{TAG}gate"])
 
 
+# ── what register does, step by step ───────────────────────────────────────────────────────────────────
+
+
 def _say_again(store: Store, old: ModelVersion, tags: dict[str, str], decision: Decision) -> ModelVersion:
     """Record a later decision on a version that is there."""
     for key, value in sorted(tags.items(), key=lambda tag: tag[0] == f"{TAG}gate"):  # the gate last: it says "done"
@@ -293,25 +294,25 @@ def _finish(store: Store, version: ModelVersion, present: ModelVersion | None) -
     return Registered(int(version.version), decision)
 
 
-# ── a version's files ───────────────────────────────────────────────────────────────────────────────────
-
-
 def _create(store: Store, candidate: Candidate, built: Path, tags: dict[str, str], description: str) -> ModelVersion:
     """Files, then the version."""
     from mlflow.exceptions import MlflowException
 
     client, name = store.client, candidate.pipeline
     logged = _logged_model(store, candidate, tags)
-    _put(store, logged.model_id, logged.artifact_location, built)
+    artifact.put(store, built, logged.model_id, logged.artifact_location)
     client.finalize_logged_model(logged.model_id, "READY")
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(
-        name, logged.artifact_location, candidate.run_id, tags, description=description, model_id=logged.model_id
-    )
+    tags |= {f"{TAG}model_id": logged.model_id}
+    place, number = logged.artifact_location, logged.model_id
+    version = client.create_model_version(name, place, candidate.run_id, tags, description=description, model_id=number)
+    shown = json.dumps([{"name": name, "version": version.version}])  # how MLflow's pages go from one to the other
+    client.set_logged_model_tags(number, {"mlflow.modelVersions": shown})
+    return version
 
 
 def _logged_model(store: Store, candidate: Candidate, tags: dict[str, str]) -> Any:
@@ -329,29 +330,8 @@ def _logged_model(store: Store, candidate: Candidate, tags: dict[str, str]) -> A
     return made
 
 
-def _put(store: Store, model_id: str, location: str, built: Path) -> None:
-    """Store the files. MLflow would register absent ones as well, so what can be read back is compared."""
-    for cache in list(built.rglob("__pycache__")):  # of measuring the model
-        shutil.rmtree(cache)
-    store.client.log_model_artifacts(model_id, str(built))
-    if damaged := _damaged(built, location):
-        raise RegistryError("a file was not stored as it was written", where=str(damaged), fix="is the disk full?")
-
-
 def _mend(store: Store, version: ModelVersion, built: Path) -> None:
     """Put back the files of a version that is registered again, where they are lost or damaged."""
     location = store.client.get_model_version_download_uri(version.name, version.version)
-    if _damaged(built, location):
-        _put(store, version.model_id, location, built)
-
-
-def _damaged(built: Path, location: str) -> Path | None:
-    """The first stored artifact that is not what was built; None for a place that is not on this machine."""
-    parts = urlsplit(location)
-    if parts.scheme not in ("", "file"):
-        return None
-    for file in sorted((built / "artifacts").rglob("*")):
-        copy = Path(unquote(parts.path)) / file.relative_to(built)
-        if file.is_file() and (not copy.is_file() or model.sha256(copy) != model.sha256(file)):
-            return copy
-    return None
+    if artifact.damaged(built, location):
+        artifact.put(store, built, version.tags[f"{TAG}model_id"], location)
