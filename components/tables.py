@@ -55,7 +55,8 @@ def cast(rows: Rows, name: str, kind: pa.DataType, what: str, safe: bool = True)
 def numbers(rows: Rows, name: str) -> NDArray[Any]:
     """A column of numbers, or of what reads as numbers; missing values are NaN. Copies as little as it can."""
     values = column(rows, name)
-    plain = pa.types.is_floating(values.type) or (pa.types.is_integer(values.type) and not values.null_count)
+    floating = pa.types.is_float32(values.type) or pa.types.is_float64(values.type)
+    plain = floating or (pa.types.is_integer(values.type) and not values.null_count)
     if not plain:
         values = cast(rows, name, pa.float64(), "a number", safe=False)
     found: NDArray[Any] = values.to_numpy(zero_copy_only=False)

@@ -17,7 +17,7 @@ from components.families.cnn import Cnn, augmented
 from .cases import Case, images, one_thread, parted, table  # noqa: F401
 
 HEART = {"dropout": 0.0, "weight_decay": 0.0, "average": 0.0, "augment": 0.0, "width": 8}
-SMALL = {"width": 8, "stages": 2, "average": 0.9}
+SMALL = {"width": 8, "average": 0.9}
 CASES = [Case("images", images("classification"), SMALL, HEART, reached=0.05)]
 BARS = CASES[0].data
 
@@ -39,7 +39,7 @@ def test_what_is_seen_does_not_depend_on_where_it_is(net: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [((9, 9), "uint8"), ((3, 16, 20), "uint8"), ((1, 3, 3), "float32"), ((2, 40, 8), "float64")]
+    ("shape", "dtype"), [((9, 9), "uint8"), ((3, 16, 20), "uint8"), ((1, 1, 3), "float32"), ((2, 40, 8), "float64")]
 )
 def test_images_of_any_size_and_type_are_learnt(shape: tuple[int, ...], dtype: str) -> None:
     draw = np.random.default_rng(0)
