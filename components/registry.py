@@ -128,7 +128,7 @@ def _champion(store: Store, pipeline: str) -> ModelVersion | None:
 
 def _tags(found: ModelVersion) -> dict[str, str]:
     tags = dict(found.tags)
-    if f"{TAG}settled" not in tags and f"{TAG}gate" not in tags:
+    if f"{TAG}gate" not in tags:
         raise RegistryError(
             "this version was not registered by Tidemill",
             where=f"{found.name} version {found.version}",
@@ -193,7 +193,7 @@ def register(workspace: Workspace, candidate: Candidate, data: Data, objective: 
     """
     store, terms = open_store(workspace), Terms.of(gate, objective, candidate.baseline)
     workspace.state.mkdir(parents=True, exist_ok=True)
-    with answering(store.uri), tempfile.TemporaryDirectory(dir=workspace.state) as place:
+    with answering(store.uri), tempfile.TemporaryDirectory(prefix="register-", dir=workspace.state) as place:
         present = _champion(store, candidate.pipeline)
         built = artifact.build(candidate.folder, data, Path(place))
         tags = _identity(candidate, built, gate)

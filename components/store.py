@@ -31,6 +31,7 @@ HABITS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
+MODELS = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages show training, not chat traces
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -50,7 +51,7 @@ class Store:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(self.client.create_experiment(name, self.place(name)))
+                return str(self.client.create_experiment(name, self.place(name), MODELS))
             except MlflowException:  # another process was faster
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
@@ -65,7 +66,8 @@ class Store:
     def link(self, experiment_id: str, run_id: str, address: str = "") -> str:
         """Where a browser shows the run: at `address` (http://…), or at the server itself; "" if neither is known."""
         base = address or (self.uri if self.uri.startswith("http") else "")
-        return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if base else ""
+        page = f"/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"  # not chat traces
+        return base.rstrip("/") + page if base else ""
 
 
 def open_store(workspace: Workspace) -> Store:

@@ -53,7 +53,7 @@ def data() -> Data:
 def models(tmp_path_factory: pytest.TempPathFactory, data: Data) -> dict[str, Path]:
     """Model folders by how well they were taught."""
     place = tmp_path_factory.mktemp("models")
-    return {"poor": shelf.train(place / "poor", data, 2), "good": shelf.train(place / "good", data, 25)}
+    return {"poor": shelf.train(place / "poor", data, 2), "good": shelf.train(place / "good", data, 6)}
 
 
 def free_port() -> int:

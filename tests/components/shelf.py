@@ -53,7 +53,7 @@ def tides() -> Data:
 
 def train(folder: Path, data: Data, epochs: int, seed: int = 0, family: str = "mlp") -> Path:
     """A model folder after so many epochs."""
-    hyper = {"width": 16, "depth": 1, "average": 0.5}
+    hyper = {"width": 16, "depth": 1, "average": 0.5, "lr": 0.02}
     learner = families.family(family)
     *_, last = itertools.islice(learner.fit(data, hyper, seed, None), epochs)
     model.save(folder, families.import_path(family), data.spec, hyper, last.state())
