@@ -1,0 +1,93 @@
+"""Who shares Ray how, and what an address that nobody answers at says. (Ray itself starts in test_tuning.)"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from components import sessions
+from components.errors import ParamsError, Unreachable
+
+
+@pytest.mark.parametrize(
+    ("wanted", "total", "given"),
+    [
+        ([4], 2, [2]),
+        ([1], 8, [1]),
+        ([4, 4], 2, [1, 1]),
+        ([4, 1], 8, [4, 1]),
+        ([9, 1, 9], 7, [3, 1, 3]),
+        ([1, 1, 1], 2, [1, 1, 0]),
+        ([], 2, []),
+    ],
+)
+def test_cpus_are_shared_by_need(wanted: list[int], total: int, given: list[int]) -> None:
+    assert sessions.fair(wanted, total) == given
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """The address of a server that speaks HTTP/1."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(100)
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+def unanswered(address: str) -> str:
+    before, started = dict(os.environ), time.monotonic()
+    with pytest.raises(Unreachable) as raised, sessions.session(address):
+        pytest.fail("joined what is not there")
+    assert time.monotonic() - started < 10
+    assert dict(os.environ) == before
+    message = str(raised.value)
+    assert message.startswith(f"{address}: Ray does not answer\n") and "RAY_ADDRESS" in message
+    return message
+
+
+def test_an_address_where_nobody_listens_is_unreachable_within_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    assert "refused" in unanswered(address)
+
+
+def test_what_listens_but_is_not_ray_is_unreachable_within_seconds(silent: str, web: str) -> None:
+    assert "timed out" in unanswered(silent)
+    assert "not Ray" in unanswered(web)
+
+
+def test_a_host_that_does_not_exist_is_unreachable() -> None:
+    unanswered("no-such-host.invalid:6379")
+
+
+@pytest.mark.parametrize(("address", "says"), [("somewhere", "HOST:PORT"), ("ray://127.0.0.1:10001", "client port")])
+def test_an_address_of_the_wrong_kind_says_which_is_right(address: str, says: str) -> None:
+    with pytest.raises(ParamsError, match=says), sessions.session(address):
+        pytest.fail("joined what is not there")
+
+
+def test_packages_are_found_where_they_are_imported_from() -> None:
+    assert (sessions.import_folder("components") / "sessions.py").is_file()
+    assert sessions.import_folder("this").name == "this.py"
+    with pytest.raises(ParamsError, match="cannot be imported"):
+        sessions.import_folder("no_such_package")

@@ -1,0 +1,380 @@
+"""Sweeps on a real Ray: what is learnt, what is kept, and that nothing that dies changes the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from components import checkpoints, configurations, course, sessions, tuning
+from components.archive import Archive
+from components.contract import Metrics, State
+from components.errors import ParamsError, TrainingFailed
+from components.sweep import Trial
+from tests.families import toy
+
+from .sweeper import TOY, Listener, request
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[None]:
+    """One local Ray of two CPUs at least for the tests of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with tuning.session():
+            yield
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A halving sweep that nothing disturbed."""
+
+    storage: Path
+    settings: dict[str, Any]
+    trials: list[Trial]
+    listener: Listener
+    pids: int
+
+
+@pytest.fixture(scope="module")
+def whole(here: None, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    storage, marker, listener = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("marker"), Listener()
+    settings = {"sleep_s": 0.15, "marker": str(marker)}
+    trials = tuning.sweep(request(str(storage), **settings), listener)
+    return Whole(storage, settings, trials, listener, len(list(marker.iterdir())))
+
+
+def weights(trials: Sequence[Trial]) -> list[str]:
+    """SHA-256 of the last state of each trial, best trial first."""
+    described = [json.loads((Path(t.checkpoint) / checkpoints.DESCRIPTION).read_bytes()) for t in trials]
+    return [d["sha256"] for d in described]
+
+
+def curves(trials: Sequence[Trial]) -> list[tuple[str, list[Metrics], float, int]]:
+    return [(t.status, t.curve, t.best, t.best_epoch) for t in trials]
+
+
+# ── what is learnt ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_halving_learns_by_rungs_and_tells_every_epoch_once(whole: Whole) -> None:
+    trials, told = whole.trials, whole.listener
+    assert [len(t.curve) for t in trials] == [9, 9, 3, 3, 3, 3]
+    assert [t.status for t in trials] == ["finished"] * 2 + ["stopped"] * 4
+    assert {t.key: t.curve for t in trials} == told.curves
+    assert told.endings == {t.key: t for t in trials}
+    assert [key for key, _ in told.plans[0]] == list(dict.fromkeys(key for key, _ in told.plans[-1]))
+    first = told.plans[0][0][1]
+    assert (first["lr"], first["width"]) == (toy.Settings.lr, toy.Settings.width), "the defaults go first"
+
+
+def test_trials_are_ranked_and_their_checkpoints_can_be_read(whole: Whole) -> None:
+    assert [t.best for t in whole.trials] == sorted(t.best for t in whole.trials)
+    for trial in whole.trials:
+        losses = [row["val/loss"] for row in trial.curve]
+        assert (trial.best, trial.best_epoch) == (min(losses), 1 + losses.index(min(losses)))
+        state, record = checkpoints.read(trial.checkpoint)
+        assert record["curve"] == trial.curve and record["hyper"] == trial.hyper
+        assert any(name.startswith("model/") for name in state.served().tensors)
+
+
+def test_processes_are_used_again_through_all_rungs(whole: Whole) -> None:
+    assert whole.pids <= int(ray.cluster_resources()["CPU"])
+
+
+@pytest.mark.parametrize("word", ["asha", "optuna", "pbt"])
+def test_other_schedulers_by_a_word(here: None, tmp_path: Path, word: str) -> None:
+    told = Listener()
+    trials = tuning.sweep(request(str(tmp_path), scheduler=word, epochs=6, first_rung=2), told)
+    assert len(trials) == 6
+    assert {t.key: t.curve for t in trials} == told.curves
+    assert set(told.endings) == set(told.curves)
+    assert len(trials[0].curve) == 6 or word != "pbt"
+    assert max(len(t.curve) for t in trials) == 6
+    assert len(told.plans) == (6 if word == "optuna" else 1)
+    read = [checkpoints.read(t.checkpoint)[1] for t in trials]
+    assert [r["best"] for r in read] == [t.best for t in trials]
+    if word == "pbt":
+        moved = [r for r in read if r["parent"]]
+        assert len(moved) == 1, "the worst of six copied the best"
+        assert moved[0]["hyper"]["width"] in {r["hyper"]["width"] for r in read if not r["parent"]}
+
+
+def test_two_sweeps_at_once_both_get_on_and_are_as_one_alone(whole: Whole, tmp_path: Path) -> None:
+    """The first, which had all CPUs, cannot end before the second has: that would starve if nothing were shared."""
+    begun, found = threading.Event(), []
+
+    class First(Listener):
+        def learnt(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> None:
+            super().learnt(key, first_epoch, metrics)
+            begun.set()
+
+    waiting = {"fault": "wait", "fault_at": 2, "fault_lr": 0.002, "marker": str(tmp_path)}  # one configuration
+    listener = First()
+    long = threading.Thread(
+        target=lambda: found.append(tuning.sweep(request(str(tmp_path / "long"), **waiting), listener))
+    )
+    long.start()
+    try:
+        assert begun.wait(120)
+        short = tuning.sweep(request(f"disk://{tmp_path}/short", trials=1, epochs=1), Listener())
+    finally:
+        (tmp_path / "go").touch()
+        long.join()
+    assert curves(found[0]) == curves(whole.trials)
+    assert weights(found[0]) == weights(whole.trials)
+    assert {t.key: t.curve for t in found[0]} == listener.curves
+    # The short one's storage knows no rename, for once.
+    assert short[0].checkpoint.startswith("disk:///")
+    assert checkpoints.read(short[0].checkpoint)[1]["epoch"] == 1
+
+
+# ── what is kept ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_finished_sweep_is_told_again_without_ray(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning.tune, "run", lambda *_, **__: pytest.fail("Ray was asked"))
+    told = Listener()
+    assert tuning.sweep(request(str(whole.storage), **whole.settings), told) == whole.trials
+    assert told.curves == whole.listener.curves
+    assert told.endings == whole.listener.endings
+
+
+def test_damaged_best_weights_are_learnt_again_and_fresh_begins_again(here: None, tmp_path: Path) -> None:
+    small = request(str(tmp_path), trials=1, epochs=3)
+    first, second, third = Listener(), Listener(), Listener()
+    before = tuning.sweep(small, first)
+    expected = weights(before)
+    next(Path(before[0].checkpoint).glob("*.safetensors")).write_bytes(b"damaged")
+    assert weights(tuning.sweep(small, second)) == expected
+    assert second.curves == first.curves
+    mended = Path(before[0].checkpoint).stat().st_mtime_ns
+    assert weights(tuning.sweep(small, third, fresh=True)) == expected
+    assert Path(before[0].checkpoint).stat().st_mtime_ns > mended
+
+
+# ── what fails ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_failing_and_dying_configurations_stop_nobody_else(
+    here: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = Listener()
+    capfd.readouterr()
+    faults = {"fault": "both", "fault_at": 3, "fault_lr": 0.006, "die_lr": 0.003}
+    trials = tuning.sweep(request(str(tmp_path), **faults), told)
+    failed = [t for t in trials if t.status == "failed"]
+    died = [t for t in failed if t.hyper["lr"] <= 0.003]
+    assert capfd.readouterr() == ("", ""), "nobody but us may speak"
+    assert 0 < len(died) < len(failed) < len(trials)
+    assert trials[-len(failed) :] == failed
+    for trial in failed:
+        assert trial.hyper["lr"] <= 0.006
+        assert len(trial.curve) == 2, "the epochs before were kept"
+        raised = f"ValueError: no luck with lr {trial.hyper['lr']} (toy.py:"
+        assert trial.error.startswith("its process died 3 times" if trial in died else raised)
+    assert max(len(t.curve) for t in trials) == 9
+    assert {t.key: t.curve for t in trials} == told.curves
+
+
+def test_an_error_common_to_all_is_told_in_a_few_lines(here: None, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed) as raised:
+        tuning.sweep(request(str(tmp_path), trials=2, fault="raise"), Listener())
+    message = str(raised.value)
+    assert "none of 2 trials ended with a usable result" in message
+    assert "ValueError: no luck with lr" in message
+    assert len(message.splitlines()) <= 4
+    assert not (tmp_path / "finished.json").exists()
+
+
+def test_a_value_that_is_never_finite_is_no_result(tmp_path: Path) -> None:
+    """Without Ray: all that there was to learn is learnt already."""
+    wanted = request(str(tmp_path), trials=1, epochs=2)
+    archive = Archive(wanted)
+    archive.open(fresh=False)
+    archive.plan([{"lr": 0.01}])
+    key = configurations.key({"lr": 0.01})
+    nan = float("nan")
+    record = {"curve": [{"val/loss": nan}] * 2, "best": nan, "best_epoch": 0}
+    checkpoints.write(str(tmp_path / key), 2, State({}, {}), record)
+    with pytest.raises(TrainingFailed, match="val/loss was never finite"):
+        tuning.sweep(wanted, Listener())
+
+
+def test_a_trials_process_that_is_killed_changes_no_weights(whole: Whole, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    marker.mkdir()
+    told = Listener()
+    dying = request(str(tmp_path / "sweep"), fault="die", fault_at=2, fault_lr=0.006, marker=str(marker))
+    trials = tuning.sweep(dying, told)
+    assert list(marker.glob("died-*")), "nobody was killed"
+    assert curves(trials) == curves(whole.trials)
+    assert weights(trials) == weights(whole.trials)
+    assert {t.key: t.curve for t in trials} == told.curves
+
+
+def test_what_a_watcher_raises_ends_the_sweep_as_it_is(here: None, tmp_path: Path) -> None:
+    class Fed(Exception):
+        pass
+
+    class Full(Listener):
+        def learnt(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> None:
+            raise Fed(key)
+
+    with pytest.raises(Fed):
+        tuning.sweep(request(str(tmp_path)), Full())
+
+
+def test_more_cpus_than_there_are_is_an_error_at_once(here: None, tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"a trial wants 999 CPUs and 0 GPUs, and Ray has \d+ and"):
+        tuning.sweep(request(str(tmp_path), cpus=999), Listener())
+
+
+def test_an_interrupt_ends_sweeps_in_other_threads(here: None, tmp_path: Path) -> None:
+    raised: list[BaseException] = []
+    learnt = threading.Event()
+
+    class Waiting(Listener):
+        def learnt(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> None:
+            super().learnt(key, first_epoch, metrics)
+            learnt.set()
+
+    def run() -> None:
+        try:
+            tuning.sweep(request(str(tmp_path), sleep_s=0.2, epochs=90), Waiting())
+        except KeyboardInterrupt as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert learnt.wait(60)
+    course.interrupt()
+    thread.join(timeout=20)
+    assert raised and not thread.is_alive()
+
+
+# ── what is killed ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def spawned(
+    storage: Path, family: str, settings: dict[str, Any], cwd: Path = REPOSITORY, **env: str
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.components.sweeper", str(storage), family, json.dumps(settings)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+    environment |= {"PYTHONPATH": str(REPOSITORY), **env}
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for_lines(process: subprocess.Popen[str], count: int) -> None:
+    assert process.stdout is not None
+    for _ in range(count):
+        if not process.stdout.readline():
+            pytest.fail(f"the sweep ended early: {process.communicate()[1]}")
+
+
+def rays_of(pid: int) -> list[str]:
+    """Command lines of Ray processes that a sweep's process has started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            line = (folder / "cmdline").read_text() if folder.name.isdigit() else ""
+            if f"{sessions.FOLDER}{pid}-" in line:
+                found.append(line)
+    return found
+
+
+def test_ctrl_c_and_kill_9_of_the_driver_change_no_weights(whole: Whole, tmp_path: Path) -> None:
+    storage = tmp_path / "sweep"
+    stopped = spawned(storage, TOY, whole.settings)
+    wait_for_lines(stopped, 2)
+    assert rays_of(stopped.pid)
+    stopped.send_signal(signal.SIGINT)
+    out, err = stopped.communicate(timeout=60)
+    assert (stopped.returncode, out.splitlines()[-1], err) == (130, "interrupted", "")
+    assert not rays_of(stopped.pid)
+    assert not list(Path(tempfile.gettempdir()).glob(f"{sessions.FOLDER}{stopped.pid}-*"))
+    assert not (storage / "finished.json").exists()
+
+    killed = spawned(storage, TOY, whole.settings)
+    wait_for_lines(killed, 6)
+    killed.kill()
+    killed.communicate()
+    assert not (storage / "finished.json").exists()
+
+    told = Listener()
+    trials = tuning.sweep(request(str(storage), **whole.settings), told)
+    assert curves(trials) == curves(whole.trials)
+    assert weights(trials) == weights(whole.trials)
+    assert {t.key: t.curve for t in trials} == told.curves
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A cluster that `ray start --head` started from another folder: its address, and the environment it wants."""
+    ports = [free_port() for _ in range(3)]
+    folder = Path(tempfile.mkdtemp(prefix="rt-"))
+    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
+    names = ("--port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port")
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"]
+    command += ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
+    command += [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_", "PYTHONPATH"))}
+    with (folder / "out").open("w") as out:
+        head = subprocess.Popen(command, cwd=folder, env=environment | keys, stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + 90
+        while "Ray runtime started" not in (folder / "out").read_text() and time.monotonic() < deadline:
+            assert head.poll() is None, (folder / "out").read_text()
+            time.sleep(0.2)
+        yield f"127.0.0.1:{ports[0]}", keys
+    finally:
+        head.terminate()  # it stops what it started
+        head.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_cluster_started_elsewhere_is_sent_the_code(
+    cluster: tuple[str, dict[str, str]], whole: Whole, tmp_path: Path
+) -> None:
+    """With a family of the user's own package, which lies where the cluster does not look."""
+    address, keys = cluster
+    package = tmp_path / "lib" / "ownpackage"
+    package.mkdir(parents=True)
+    source = (REPOSITORY / "tests" / "families" / "toy.py").read_text()
+    (package / "learner.py").write_text(source.replace("from tests.families import disk", "# "))
+    (package / "__init__.py").touch()
+    (tmp_path / "elsewhere").mkdir()
+    found = os.pathsep.join([str(REPOSITORY), str(tmp_path / "lib")])
+    environment = keys | {"RAY_ADDRESS": address, "PYTHONPATH": found}
+    storage = tmp_path / "sweep"
+    driver = spawned(storage, "ownpackage.learner:Toy", whole.settings, tmp_path / "elsewhere", **environment)
+    out, err = driver.communicate(timeout=240)
+    assert (driver.returncode, err) == (0, ""), err
+    rows = json.loads(out.splitlines()[-1])
+    assert [(status, epochs) for _, status, epochs, _ in rows] == [(t.status, len(t.curve)) for t in whole.trials]
+    described = [json.loads((Path(row[3]) / checkpoints.DESCRIPTION).read_bytes())["sha256"] for row in rows]
+    assert described == weights(whole.trials), "the same weights as on a Ray of its own"
