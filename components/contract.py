@@ -194,8 +194,9 @@ class Family(Protocol[Net]):
     def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
         """Metrics of the net on a split, named split/metric; the objective among them."""
 
-    def baseline(self, data: Data, split: str) -> Metrics:
-        """The objective (split/metric) of the trivial rival on the same rows; a champion must beat it."""
+    def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
+        """The objective (split/metric) of the trivial rival on the same rows; a champion must beat it. `hyper` holds
+        the fixed settings at least: they may say what the task is."""
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Input columns in, output columns out, row for row, with no state between batches."""

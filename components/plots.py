@@ -77,7 +77,7 @@ def _curves(folder: Path, model: Model, data: Data, trials: Sequence[Trial], obj
     made = figures.figure(10 if other else 6.5, 4.2, f"{title}: {metric} by epoch, {len(trials)} trials")
     panels: Any = made.subplots(1, 2 if other else 1, squeeze=False)[0]
     figures.curves(panels[0], shown[1:], shown[0] if shown else [], best.best_epoch)
-    floor = model.family.baseline(data, "val").get(metric)
+    floor = model.family.baseline(data, "val", model.hyper).get(metric)
     low, high = panels[0].get_ylim()
     if floor is not None and low <= floor <= high:
         panels[0].axhline(floor, color=figures.ORANGE, linestyle="--", linewidth=1.2, label="trivial baseline")

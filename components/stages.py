@@ -173,7 +173,7 @@ def _train(work: Work) -> dict[str, Json]:
         weights = model.save(work.folder / "model", family, resolved.spec, best.hyper, state)
         made = model.load(work.folder / "model")
         metrics = made.evaluate(dict(request.data.splits), "test")
-        baseline = resolved.family.baseline(request.data, "test")
+        baseline = resolved.family.baseline(request.data, "test", request.settings)
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
         receipts.write_json(work.folder / "metrics.json", metrics | _beside(objective, best, baseline))
         receipts.write_json(work.folder / "trials.json", [dataclasses.asdict(t) | {"checkpoint": ""} for t in trials])
@@ -198,7 +198,7 @@ def _register(work: Work) -> dict[str, Json]:
         run_id=trained.facts["run_id"],
         data_md5=work.data_md5,
         git_commit=versioning.commit(resolved.workspace),
-        baseline=resolved.family.baseline(data, "test"),
+        baseline=resolved.family.baseline(data, "test", resolved.block.settings),
     )
     objective, gate = resolved.family.objective(resolved.spec), resolved.block.gate
     registered = registry.register(resolved.workspace, candidate, data, objective, gate)

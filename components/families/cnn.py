@@ -21,10 +21,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import metrics
+from .. import images, metrics
 from ..contract import (
     Choice,
-    Column,
     Data,
     Domain,
     Epoch,
@@ -37,8 +36,7 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..errors import DataError
-from ..tables import Rows, class_columns, classified, labels, tensors
+from ..tables import class_columns, classified, labels
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
 
 SCORING_ROWS = 256  # images that go through the net at once: their activations stay in the cache
@@ -75,7 +73,7 @@ class Net(nn.Module):
     def __init__(self, spec: Spec, mean: float, deviation: float, settings: Settings) -> None:
         super().__init__()
         self.spec, self.mean, self.deviation = spec, mean, deviation
-        channels, height, width = _image_shape(_image(spec))
+        channels, height, width = images.shape(images.column(spec))
         halvings = max(0, int(math.log2(min(height, width) / 6)))
         wide = [channels, *(settings.width * 2**i for i in range(halvings + 1))]
         layers = [layer for i in range(halvings) for layer in _convolution(wide[i], wide[i + 1], pool=True)]
@@ -122,14 +120,14 @@ class Cnn:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, spec, where = configure(Settings, hyper), data.spec, device()
         seeded(seed)
-        x_NCHW, y_N = _images(spec, data.splits["train"]).to(where), _truth(data, "train")
+        x_NCHW, y_N = images.read(spec, data.splits["train"]).to(where), _truth(data, "train")
         mean, deviation = float(x_NCHW.float().mean()), float(x_NCHW.float().std()) or 1.0
         net = _placed(Net(spec, mean, deviation, settings))
         targets_N = torch.from_numpy(y_N).to(where)
-        val, val_truth_N = _images(spec, data.splits["val"]), _truth(data, "val")
+        val, val_truth_N = images.read(spec, data.splits["val"]), _truth(data, "val")
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
-            x_BCHW = augmented(x_NCHW[rows_B].float(), settings.augment, settings.flip)
+            x_BCHW = images.augmented(x_NCHW[rows_B].float(), settings.augment, settings.flip)
             return functional.cross_entropy(
                 net(x_BCHW).float(), targets_N[rows_B], label_smoothing=settings.label_smoothing
             )
@@ -156,59 +154,18 @@ class Cnn:
         return _placed(net).eval()
 
     def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
-        predicted = _predict(net, _images(data.spec, data.splits[split]))
+        predicted = _predict(net, images.read(data.spec, data.splits[split]))
         return metrics.classification(split, predicted.numpy(), _truth(data, split))
 
-    def baseline(self, data: Data, split: str) -> Metrics:
+    def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows."""
         return metrics.class_shares(split, _truth(data, "train"), _truth(data, split), len(data.spec.classes))
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return classified(_predict(net, _images(net.spec, batch)), net.spec.classes)
+        return classified(_predict(net, images.read(net.spec, batch)), net.spec.classes)
 
     def outputs(self, spec: Spec) -> pa.Schema:
         return class_columns(spec.classes)
-
-
-def augmented(x_BCHW: torch.Tensor, strength: float, flip: bool) -> torch.Tensor:
-    """Each image under a small random affine map of its own, bilinearly; beyond its border its edge goes on."""
-    if not strength and not flip:
-        return x_BCHW
-    count, _, height, width = x_BCHW.shape
-    move_B2, turn_B, grow_B, shear_B = (
-        (torch.rand(shape, device=x_BCHW.device) * 2 - 1) * strength * most
-        for shape, most in (((count, 2), 0.2), (count, math.radians(12)), (count, 0.15), (count, 0.15))
-    )
-    mirror_B = 1 - 2.0 * (torch.rand(count, device=x_BCHW.device) < 0.5) if flip else torch.ones_like(turn_B)
-    cos_B, sin_B, scale_B = turn_B.cos(), turn_B.sin(), 1 + grow_B
-    across_B, down_B = (shear_B - sin_B) * height / width, sin_B * width / height  # from pixels to the grid's -1 to 1
-    rows = [cos_B * scale_B * mirror_B, across_B * scale_B, down_B * scale_B * mirror_B, cos_B * scale_B]
-    map_B23 = torch.cat([torch.stack(rows, 1).reshape(count, 2, 2), move_B2[:, :, None]], 2)
-    grid = functional.affine_grid(map_B23, list(x_BCHW.shape), align_corners=False)
-    return functional.grid_sample(x_BCHW, grid, padding_mode="border", align_corners=False)
-
-
-def _image(spec: Spec) -> Column:
-    """The one image column. Raises DataError if the inputs are anything else."""
-    if len(spec.columns) != 1 or spec.columns[0].kind != "tensor" or len(spec.columns[0].shape) not in (2, 3):
-        raise DataError(
-            "a cnn takes one column of images (channels × height × width, or height × width)",
-            where=spec.dataset,
-            why=f"inputs are {', '.join(f'{c.name} ({c.kind})' for c in spec.columns)}",
-            fix="ignore the other columns, or choose another family",
-        )
-    return spec.columns[0]
-
-
-def _image_shape(image: Column) -> tuple[int, int, int]:
-    channels, height, width = (1, *image.shape)[-3:]
-    return channels, height, width
-
-
-def _images(spec: Spec, rows: Rows) -> torch.Tensor:
-    """x_NCHW in the column's own dtype, on the CPU."""
-    image = _image(spec)
-    return tensors(rows, image).reshape(-1, *_image_shape(image))
 
 
 def _truth(data: Data, split: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -153,7 +153,7 @@ class Mlp:
         predicted = _predict(net, *_inputs(net, data.splits[split]))
         return _measure(data.spec, split, predicted, _truth(data, split))
 
-    def baseline(self, data: Data, split: str) -> Metrics:
+    def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows, or their mean target."""
         train_N, truth_N = _truth(data, "train"), _truth(data, split)
         if data.spec.classes:

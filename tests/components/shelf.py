@@ -65,4 +65,4 @@ def candidate(workspace: Workspace, folder: Path, data: Data, run_key: str) -> C
     store = open_store(workspace)
     run = store.client.create_run(store.experiment("tides"))
     family = families.family("mlp")
-    return Candidate("tides", folder, run_key, run.info.run_id, "0" * 32, "c0ffee", family.baseline(data, "test"))
+    return Candidate("tides", folder, run_key, run.info.run_id, "0" * 32, "c0ffee", family.baseline(data, "test", {}))

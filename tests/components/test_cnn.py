@@ -12,7 +12,8 @@ import torch
 
 from components.contract import Column, Spec
 from components.errors import BadInput, DataError
-from components.families.cnn import Cnn, augmented
+from components.families.cnn import Cnn
+from components.images import augmented
 
 from .cases import Case, images, one_thread, parted, table  # noqa: F401
 
@@ -54,7 +55,7 @@ def test_images_of_any_size_and_type_are_learnt(shape: tuple[int, ...], dtype: s
 
 
 def test_tables_are_for_another_family() -> None:
-    with pytest.raises(DataError, match="a cnn takes one column of images"):
+    with pytest.raises(DataError, match="takes one column of images"):
         next(Cnn().fit(table("classification"), {}, 0))
 
 

@@ -111,7 +111,7 @@ def test_it_beats_its_baseline_on_rows_that_it_never_saw(name: str, case: Case, 
     learner, net, _ = taught[f"{name}-{case.name}"]
     objective = learner.objective(case.data.spec)
     metric = f"test/{objective.metric}"
-    reached, trivial = learner.evaluate(net, case.data, "test"), learner.baseline(case.data, "test")
+    reached, trivial = learner.evaluate(net, case.data, "test"), learner.baseline(case.data, "test", case.hyper)
     assert objective.better(reached[metric], trivial[metric]), (reached, trivial)
     assert trivial.keys() <= reached.keys() | {metric}
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from components import plots
-from components.contract import Column, Data, Metrics, Objective, Spec, Task
+from components.contract import Column, Data, Hyper, Metrics, Objective, Spec, Task
 from components.model import Model
 from components.sweep import Trial
 
@@ -31,7 +31,7 @@ class Knowing:
     def outputs(self, spec: Spec) -> pa.Schema:
         return OUTPUTS[spec.task, len(spec.classes)]
 
-    def baseline(self, data: Data, split: str) -> Metrics:
+    def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
         return {f"{split}/loss": 0.7}
 
 

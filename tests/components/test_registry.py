@@ -367,7 +367,7 @@ class Mean:
         right = sum(a == b for a, b in zip(said, data.splits[split]["y"].to_pylist()))
         return {split + "/loss": 1 - right / len(said)}
 
-    def baseline(self, data, split):
+    def baseline(self, data, split, hyper):
         return {split + "/loss": 0.9}
 
     def score(self, net, batch):

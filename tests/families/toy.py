@@ -106,7 +106,7 @@ class Toy:
     def evaluate(self, net: Any, data: Data, split: str) -> Metrics:
         return {f"{split}/loss": _loss(net, data, split)}
 
-    def baseline(self, data: Data, split: str) -> Metrics:
+    def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
         _, y_B = _arrays(data, split)
         return {f"{split}/loss": float(y_B.var())}
 

@@ -1,0 +1,239 @@
+"""autoencoder: anomaly detection on images. A convolutional autoencoder (Hinton & Salakhutdinov 2006; as "DCAE" the
+rival in Ruff et al. 2018, "Deep One-Class Classification", whose protocol this follows: one class is normal, the
+rest are not) learns the normal class alone.
+
+How it differs: what counts is not the reconstruction error alone but how far an image lies, by Mahalanobis distance,
+from the normal training images in the latent code and the logarithm of that error together; the distance is fitted on
+images that are moved, turned, scaled and sheared a little, as those that the net learns from are. No label but
+"normal" enters the weights. Configurations and epochs are chosen by AUROC on the val split, which needs labelled
+anomalies there; a rival must be chosen the same way.
+
+Legend: B images of a batch, N rows of a split, C channels, H height, W width, Z elements of the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import images, metrics
+from ..contract import Choice, Data, Domain, Epoch, Hyper, Learning, Metrics, Objective, Spec, State, Task, Uniform
+from ..errors import ParamsError
+from ..tables import Rows, labels
+from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
+
+SCORING_ROWS = 256
+OUTPUTS = pa.schema([("anomaly_score", pa.float32()), ("anomaly", pa.bool_())])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that do not say it themselves.
+
+    normal     the class that is normal; it has no default
+    code       elements of the latent code, Z
+    augment    how far training images are moved, turned, scaled and sheared (1: a tenth, 10°); 0: they stay
+    noise      standard deviation of the noise that the net must take away (Vincent et al. 2008); pixels are 0 to 1
+    copies     changed copies of each training image that the distance is fitted on
+    ridge      share of the mean variance that is added to every direction of the distance
+    flagged    share of normal val rows whose score is an anomaly's
+    horizon    epochs over which the learning rate falls along a cosine; 0: it stays
+    """
+
+    normal: str = ""
+    width: int = 16
+    code: int = 16
+    augment: float = 1.0
+    noise: float = 0.0
+    lr: float = 2e-3
+    weight_decay: float = 1e-3
+    batch_rows: int = 32
+    copies: int = 4
+    ridge: float = 0.05
+    flagged: float = 0.05
+    horizon: int = 60
+
+
+class Net(nn.Module):
+    """Reconstruction and code of images in [0, 1], and the distance of both from what is normal."""
+
+    center: torch.Tensor
+    precision: torch.Tensor
+    threshold: torch.Tensor
+
+    def __init__(self, spec: Spec, settings: Settings) -> None:
+        super().__init__()
+        self.spec, self.settings = spec, settings
+        channels, height, width = images.shape(images.column(spec))
+        half, quarter = [((height + k - 1) // k, (width + k - 1) // k) for k in (2, 4)]
+        wide, cells = settings.width, 2 * settings.width * quarter[0] * quarter[1]
+        self.encoder = nn.Sequential(
+            *_layer(nn.Conv2d(channels, wide, 3, 2, 1, bias=False), nn.BatchNorm2d(wide)),
+            *_layer(nn.Conv2d(wide, 2 * wide, 3, 2, 1, bias=False), nn.BatchNorm2d(2 * wide)),
+            nn.Flatten(),
+            nn.Linear(cells, settings.code),
+        )
+        self.decoder = nn.Sequential(
+            *_layer(nn.Linear(settings.code, cells, bias=False), nn.BatchNorm1d(cells)),
+            nn.Unflatten(1, (2 * wide, *quarter)),
+            nn.Upsample(half),
+            *_layer(nn.Conv2d(2 * wide, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)),
+            nn.Upsample((height, width)),
+            nn.Conv2d(wide, channels, 3, 1, 1),
+            nn.Sigmoid(),
+        )
+        # What is normal: centre and inverse covariance of (code, log error), and the score that counts as anomaly.
+        self.register_buffer("center", torch.zeros(settings.code + 1))
+        self.register_buffer("precision", torch.eye(settings.code + 1))
+        self.register_buffer("threshold", torch.zeros(()))
+
+    def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_BZ = self.encoder(x_BCHW)
+        return self.decoder(z_BZ), z_BZ
+
+    def traits(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """(code, log of the mean squared error), B × (Z + 1)."""
+        y_BCHW, z_BZ = self(x_BCHW)
+        error_B = (y_BCHW - x_BCHW).square().flatten(1).mean(1)
+        return torch.cat([z_BZ, error_B.clamp_min(1e-12).log()[:, None]], 1).float()
+
+    def distance(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Squared Mahalanobis distance a trait: about 1 for normal images."""
+        away_BT = self.traits(x_BCHW) - self.center
+        return ((away_BT @ self.precision) * away_BT).mean(1)
+
+
+def _layer(weights: nn.Module, norm: nn.Module) -> tuple[nn.Module, ...]:
+    return weights, norm, nn.LeakyReLU(0.1)
+
+
+class Autoencoder:
+    learning: ClassVar[Learning] = "unsupervised"
+    tasks: ClassVar[tuple[Task, ...]] = ("anomaly",)
+    Settings: ClassVar[type[Settings]] = Settings
+
+    def objective(self, spec: Spec) -> Objective:  # noqa: ARG002
+        return Objective("auroc", "max")
+
+    def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
+        return {
+            "code": Choice((8, 16, 32)),
+            "noise": Choice((0.0, 0.1, 0.3)),
+            "lr": Uniform(1e-3, 6e-3, log=True, mutable=True),
+            "weight_decay": Uniform(1e-4, 1e-2, log=True, mutable=True),
+        }
+
+    def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
+        settings, spec, where = configure(Settings, hyper), data.spec, device()
+        seeded(seed)
+        train = _images(spec, data.splits["train"])[_is_normal(data, "train", settings)].to(where)
+        val, val_normal_N = _images(spec, data.splits["val"]), _is_normal(data, "val", settings)
+        net = Net(spec, settings).to(where)
+
+        def loss(rows_B: torch.Tensor) -> torch.Tensor:
+            x_BCHW = images.augmented(train[rows_B], settings.augment)
+            y_BCHW, _ = net(x_BCHW + settings.noise * torch.randn_like(x_BCHW) if settings.noise else x_BCHW)
+            return functional.mse_loss(y_BCHW.float(), x_BCHW)
+
+        def evaluate(served: Net) -> Metrics:
+            _calibrate(served, train)
+            score_N = _distances(served, val)
+            if val_normal_N.any():
+                served.threshold.fill_(float(np.quantile(score_N[val_normal_N], 1 - settings.flagged)))
+            return _metrics("val", score_N, ~val_normal_N)
+
+        lesson = Lesson(
+            net=net,
+            optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
+            rows=len(train),
+            batch_rows=settings.batch_rows,
+            loss=loss,
+            evaluate=evaluate,
+            objective=self.objective(spec),
+            schedule=cosine(settings.horizon) if settings.horizon else constant,
+        )
+        yield from learn(lesson, seed, state)
+
+    def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
+        net = Net(spec, configure(Settings, hyper))
+        unpack(state, {"model": net})
+        return net.to(device()).eval()
+
+    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
+        anomalous_N = ~_is_normal(data, split, net.settings)
+        return _metrics(split, _distances(net, _images(net.spec, data.splits[split])), anomalous_N)
+
+    def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
+        """The squared distance from the mean normal training image."""
+        settings = configure(Settings, hyper)
+        center_CHW = _images(data.spec, data.splits["train"])[_is_normal(data, "train", settings)].mean(0)
+        score_N = (_images(data.spec, data.splits[split]) - center_CHW).square().flatten(1).mean(1)
+        return {f"{split}/auroc": metrics.auroc(score_N.numpy(), ~_is_normal(data, split, settings))}
+
+    def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
+        score_N = _distances(net, _images(net.spec, batch))
+        anomalous_N = score_N > net.threshold.item()
+        return pa.RecordBatch.from_arrays([pa.array(score_N), pa.array(anomalous_N)], schema=OUTPUTS)
+
+    def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
+        return OUTPUTS
+
+
+def _metrics(split: str, score_N: metrics.Floats, anomalous_N: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Metrics:
+    """split/auroc; split/average_precision, the mean precision at each anomaly from the highest score down;
+    split/loss, the mean score of normal rows."""
+    ranked_N = anomalous_N[np.argsort(-score_N, kind="stable")]
+    precision = (np.cumsum(ranked_N) / np.arange(1, len(ranked_N) + 1))[ranked_N]
+    return {
+        f"{split}/auroc": metrics.auroc(score_N, anomalous_N),
+        f"{split}/average_precision": float(precision.mean()) if len(precision) else float("nan"),
+        f"{split}/loss": float(score_N[~anomalous_N].mean()) if not anomalous_N.all() else float("nan"),
+    }
+
+
+def _is_normal(data: Data, split: str, settings: Settings) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which rows are of the normal class. Raises ParamsError if no class of the data is named as normal."""
+    spec = data.spec
+    if settings.normal not in spec.classes or spec.target is None:
+        raise ParamsError(
+            f"setting 'normal' got {settings.normal!r}, expected a class of {spec.dataset}",
+            fix=f"settings: {{normal: …}}, one of {', '.join(spec.classes)}",
+        )
+    found: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    found = labels(data.splits[split], spec.target, spec.classes) == spec.classes.index(settings.normal)
+    return found
+
+
+def _images(spec: Spec, rows: Rows) -> torch.Tensor:
+    """x_NCHW in [0, 1] if the pixels are bytes, else as they are, float32 on the CPU."""
+    x_NCHW = images.read(spec, rows)
+    return x_NCHW.float() / 255 if x_NCHW.dtype == torch.uint8 else x_NCHW.float()
+
+
+@torch.no_grad()
+def _calibrate(net: Net, train_NCHW: torch.Tensor) -> None:
+    """Fit centre and precision on the training images and changed copies of them."""
+    settings = net.settings
+    parts = [train_NCHW, *(images.augmented(train_NCHW, settings.augment) for _ in range(settings.copies))]
+    t_NT = torch.cat([net.traits(part) for part in parts if settings.augment or part is train_NCHW]).cpu().double()
+    deviation_T = t_NT.std(0).clamp_min(1e-6)
+    covariance_TT = torch.cov((t_NT / deviation_T).T) + settings.ridge * torch.eye(t_NT.shape[1], dtype=t_NT.dtype)
+    precision_TT = torch.linalg.inv(covariance_TT) / (deviation_T[:, None] * deviation_T[None, :])
+    net.center.copy_(t_NT.mean(0))
+    net.precision.copy_(precision_TT)
+
+
+@torch.inference_mode()
+def _distances(net: Net, x_NCHW: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    net.eval()
+    where = net.center.device
+    parts = [net.distance(x_BCHW.to(where)).cpu() for x_BCHW in torch.split(x_NCHW, SCORING_ROWS)]
+    found: np.ndarray[tuple[int], np.dtype[np.float32]] = torch.cat(parts).numpy()
+    return found

@@ -1,0 +1,261 @@
+"""dqn: deep Q-learning after Mnih et al. 2015, "Human-level control through deep reinforcement learning", with double
+Q-learning (van Hasselt et al. 2016), for any gymnasium environment with Box observations and Discrete actions.
+
+How it differs: an MLP on vectors instead of a convolutional net on frames; AdamW instead of RMSProp; observations are
+scaled by the space's bounds; the gradient's norm is clipped beside the Huber loss; a time limit does not end the world
+(Pardo et al. 2018): the value of what would have followed counts. Each epoch is measured on greedy episodes with
+fixed seeds, and the best net so far is what is served. An epoch ends with an episode, so no environment's state is kept.
+
+Legend: B transitions of a batch, N rows, O elements of an observation, A actions.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import environments
+from ..contract import (
+    MODEL,
+    Choice,
+    Column,
+    Data,
+    Domain,
+    Epoch,
+    Hyper,
+    Learning,
+    Metrics,
+    Objective,
+    Spec,
+    State,
+    Task,
+    Uniform,
+)
+from ..environments import EPISODES, Replay, observation_column
+from ..errors import BadInput
+from ..training import Parts, adam, configure, device, pack, seeded, unpack
+
+OUTPUTS = pa.schema([("action", pa.int64()), ("value", pa.float32())])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`steps`: of the environment in an epoch, at least; before the first update come `warm_up` of them.
+    `explore_steps`: over which the share of random actions falls from 1 to `explore`. `update_every`: steps between
+    updates of the net; `target_every`: updates between copies into the target net. `replay`: transitions remembered."""
+
+    width: int = 128
+    depth: int = 2
+    lr: float = 1e-3
+    gamma: float = 0.99
+    batch_rows: int = 64
+    steps: int = 1000
+    warm_up: int = 1000
+    explore: float = 0.05
+    explore_steps: int = 5000
+    update_every: int = 2
+    target_every: int = 100
+    replay: int = 50_000
+    clip: float = 10.0
+
+
+class Net(nn.Module):
+    """Values of the actions, q_BA, of observations x_BO: an MLP on (x - shift) * factor. `column` holds the
+    observations in a table; `first` is the environment's name for action 0."""
+
+    shift: torch.Tensor
+    factor: torch.Tensor
+
+    def __init__(self, column: Column, actions: int, first: int, settings: Settings) -> None:
+        super().__init__()
+        self.column, self.actions, self.first = column, actions, first
+        widths = [math.prod(column.shape), *[settings.width] * settings.depth]
+        self.register_buffer("shift", torch.zeros(widths[0]))
+        self.register_buffer("factor", torch.ones(widths[0]))
+        hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
+        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], actions))
+
+    def forward(self, x_BO: torch.Tensor) -> torch.Tensor:
+        q_BA: torch.Tensor = self.layers((x_BO - self.shift) * self.factor)
+        return q_BA
+
+    @torch.inference_mode()
+    def best(self, x_NO: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Value and number (from `first`) of the greedy action, on the CPU."""
+        value_N, action_N = self(x_NO.to(self.shift.device)).max(1)
+        return value_N.cpu(), action_N.cpu() + self.first
+
+    def greedy(self, x_NO: torch.Tensor) -> list[int]:
+        """The policy that is measured."""
+        actions: list[int] = self.best(x_NO)[1].tolist()
+        return actions
+
+
+@dataclass
+class Learner:
+    """One trial under way. `epoch`, `episodes`, `steps` and `updates` count from the trial's beginning."""
+
+    settings: Settings
+    seed: int
+    environment: Any
+    net: Net
+    target: Net
+    optimizer: torch.optim.Optimizer
+    replay: Replay
+    epoch: int = 0
+    episodes: int = 0
+    steps: int = 0
+    updates: int = 0
+    best: float = float("nan")
+    best_tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def learn_epoch(self) -> Metrics:
+        """Whole episodes, until `settings.steps` are made and something was learnt."""
+        self.epoch += 1
+        generator, goal = seeded(self.seed, self.epoch), self.steps + self.settings.steps
+        returns: list[float] = []
+        losses: list[torch.Tensor] = []
+        while self.steps < goal or not losses:
+            returns.append(self._play_episode(generator, losses))
+        return {"train/loss": float(torch.stack(losses).mean()), "train/return": float(np.mean(returns))}
+
+    def _play_episode(self, generator: np.random.Generator, losses: list[torch.Tensor]) -> float:
+        """Act and learn for one episode; returns its return, and adds its losses to `losses`."""
+        x, _ = self.environment.reset(seed=environments.training_seed(self.seed, self.episodes))
+        x_O, total, ended = environments.flat(x), 0.0, False
+        while not ended:
+            action = self._act(x_O, generator)
+            after, reward, terminated, truncated, _ = self.environment.step(action + self.net.first)
+            discount, after_O = 0.0 if terminated else self.settings.gamma, environments.flat(after)
+            self.replay.add(before=x_O, action=action, reward=float(reward), discount=discount, after=after_O)
+            x_O, ended, total = after_O, terminated or truncated, total + float(reward)
+            self.steps += 1
+            if self.steps >= self.settings.warm_up and self.steps % self.settings.update_every == 0:
+                losses.append(self._update(self.replay.sample(self.settings.batch_rows, generator)))
+        self.episodes += 1
+        return total
+
+    def _act(self, x_O: torch.Tensor, generator: np.random.Generator) -> int:
+        done = min(1.0, self.steps / max(1, self.settings.explore_steps))
+        if generator.random() < 1 - (1 - self.settings.explore) * done:
+            return int(generator.integers(self.net.actions))
+        with torch.inference_mode():
+            return int(self.net(x_O.to(self.net.shift.device)).argmax())
+
+    def _update(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """One step down the Huber loss of the temporal difference. The net chooses the next action, the target net
+        values it (double Q-learning). All in float32: in bfloat16 values near 100 are half a point apart."""
+        with torch.no_grad():
+            chosen_B1 = self.net(batch["after"]).argmax(1, keepdim=True)
+            value_B = self.target(batch["after"]).gather(1, chosen_B1)[:, 0]
+        q_B = self.net(batch["before"]).gather(1, batch["action"][:, None])[:, 0]
+        loss = functional.smooth_l1_loss(q_B, batch["reward"] + batch["discount"] * value_B)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.updates += 1
+        if self.updates % self.settings.target_every == 0:
+            self.target.load_state_dict(self.net.state_dict())
+        return loss.detach()
+
+    def keep_best(self, value: float, objective: Objective) -> None:
+        if not self.best_tensors or objective.better(value, self.best):
+            self.best, self.best_tensors = value, pack({MODEL.rstrip("/"): self.net}).tensors
+
+    def keeper(self) -> Callable[[], State]:
+        number = self.epoch
+
+        def keep() -> State:
+            if self.epoch != number:
+                raise RuntimeError(f"the state of epoch {number} is gone: ask for it before the next epoch")
+            counts = {name: getattr(self, name) for name in ("epoch", "episodes", "steps", "updates")}
+            # The best return goes as text: JSON has no NaN.
+            progress = {**counts, "added": self.replay.added, "best": repr(self.best)}
+            model = {"actions": self.net.actions, "first": self.net.first}
+            kept = {**self.replay.filled(), **self.best_tensors}
+            return pack(self._parts(), {"progress": progress, "model": model}, kept)
+
+        return keep
+
+    def go_on(self, state: State) -> None:
+        unpack(state, self._parts())
+        kept = state.scalars["progress"]
+        self.epoch, self.episodes = kept["epoch"], kept["episodes"]
+        self.steps, self.updates, self.best = kept["steps"], kept["updates"], float(kept["best"])
+        self.best_tensors = {name: tensor.clone() for name, tensor in state.served().tensors.items()}
+        self.replay.fill(state, kept["added"])
+
+    def _parts(self) -> Parts:
+        return {"net": self.net, "target": self.target, "optimizer": self.optimizer}
+
+
+class Dqn:
+    learning: ClassVar[Learning] = "reinforcement"
+    tasks: ClassVar[tuple[Task, ...]] = ("control",)
+    Settings: ClassVar[type[Settings]] = Settings
+
+    def objective(self, spec: Spec) -> Objective:  # noqa: ARG002
+        return Objective("return", "max")
+
+    def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
+        return {
+            "lr": Uniform(5e-4, 2e-3, log=True, mutable=True),
+            "gamma": Choice((0.98, 0.99)),
+            "target_every": Choice((50, 100, 200)),
+        }
+
+    def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
+        settings, spec, where = configure(Settings, hyper), data.spec, device()
+        seeded(seed)
+        environment = environments.make(spec, "Discrete")
+        space, column = environment.action_space, observation_column(spec)
+        net = Net(column, int(space.n), int(space.start), settings)
+        recorded_NO = environments.observations(data.splits["train"], column)
+        net.shift, net.factor = environments.scale(environment.observation_space, recorded_NO)
+        net.to(where)
+        replay = Replay(settings.replay, len(net.shift), torch.zeros((), dtype=torch.int64), where)
+        target = copy.deepcopy(net).requires_grad_(False)
+        learner = Learner(settings, seed, environment, net, target, adam(net.parameters(), settings.lr), replay)
+        if state is not None:
+            learner.go_on(state)
+        arena = [environments.make(spec, "Discrete") for _ in range(EPISODES["val"])]
+        while True:
+            metrics = learner.learn_epoch() | environments.measure(net.greedy, arena, "val")
+            learner.keep_best(metrics["val/return"], self.objective(spec))
+            yield Epoch(learner.epoch, metrics, learner.keeper())
+
+    def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
+        net = Net(observation_column(spec), **state.scalars["model"], settings=configure(Settings, hyper))
+        unpack(state, {"model": net})
+        return net.to(device()).eval()
+
+    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
+        """Returns of greedy episodes: each split has seeds of its own, the same for every net."""
+        arena = [environments.make(data.spec, "Discrete") for _ in range(EPISODES[split])]
+        return environments.measure(net.greedy, arena, split)
+
+    def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
+        """A random policy: the mean return of the split's recorded episodes."""
+        return environments.recorded_return(data, split)
+
+    def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The greedy action for each observation, and its value: the discounted return that it promises."""
+        x_NO = environments.observations(batch, net.column)
+        if not x_NO.isfinite().all():
+            raise BadInput(f"column {net.column.name!r} holds observations that are not finite")
+        value_N, action_N = net.best(x_NO)
+        return pa.record_batch([pa.array(action_N.numpy()), pa.array(value_N.numpy())], schema=OUTPUTS)
+
+    def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
+        return OUTPUTS

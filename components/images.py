@@ -1,0 +1,56 @@
+"""What families that look at images share: reading the image column, and changing training images a little.
+
+Legend: B images of a batch, N rows of a split, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional
+
+from .contract import Column, Spec
+from .errors import DataError
+from .tables import Rows, tensors
+
+
+def column(spec: Spec) -> Column:
+    """The one image column. Raises DataError if the inputs are anything else."""
+    if len(spec.columns) != 1 or spec.columns[0].kind != "tensor" or len(spec.columns[0].shape) not in (2, 3):
+        raise DataError(
+            "this family takes one column of images (channels × height × width, or height × width)",
+            where=spec.dataset,
+            why=f"inputs are {', '.join(f'{c.name} ({c.kind})' for c in spec.columns)}",
+            fix="ignore the other columns, or choose another family",
+        )
+    return spec.columns[0]
+
+
+def shape(image: Column) -> tuple[int, int, int]:
+    channels, height, width = (1, *image.shape)[-3:]
+    return channels, height, width
+
+
+def read(spec: Spec, rows: Rows) -> torch.Tensor:
+    """x_NCHW in the column's own dtype, on the CPU."""
+    image = column(spec)
+    return tensors(rows, image).reshape(-1, *shape(image))
+
+
+def augmented(x_BCHW: torch.Tensor, strength: float, flip: bool = False) -> torch.Tensor:
+    """Each image under a small random affine map of its own, bilinearly; beyond its border its edge goes on."""
+    if not strength and not flip:
+        return x_BCHW
+    count, _, height, width = x_BCHW.shape
+    move_B2, turn_B, grow_B, shear_B = (
+        (torch.rand(shape, device=x_BCHW.device) * 2 - 1) * strength * most
+        for shape, most in (((count, 2), 0.2), (count, math.radians(12)), (count, 0.15), (count, 0.15))
+    )
+    mirror_B = 1 - 2.0 * (torch.rand(count, device=x_BCHW.device) < 0.5) if flip else torch.ones_like(turn_B)
+    cos_B, sin_B, scale_B = turn_B.cos(), turn_B.sin(), 1 + grow_B
+    across_B, down_B = (shear_B - sin_B) * height / width, sin_B * width / height  # from pixels to the grid's -1 to 1
+    rows = [cos_B * scale_B * mirror_B, across_B * scale_B, down_B * scale_B * mirror_B, cos_B * scale_B]
+    map_B23 = torch.cat([torch.stack(rows, 1).reshape(count, 2, 2), move_B2[:, :, None]], 2)
+    grid = functional.affine_grid(map_B23, list(x_BCHW.shape), align_corners=False)
+    return functional.grid_sample(x_BCHW, grid, padding_mode="border", align_corners=False)
