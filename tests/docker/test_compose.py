@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from .stack import COMPOSE, DOCKER, PORTS, interpolate, make_secrets, program, services
+from .stack import COMPOSE, DOCKER, ROOT, interpolate, make_secrets, program, services
 
-ROOT = DOCKER.parent
 SERVICES = services()
 each = pytest.mark.parametrize("name", SERVICES)
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+# The port that each service listens at inside its container.
+PORTS = {"postgres": 5432, "s3": 8333, "mlflow": 5000, "prefect": 4200, "ray-head": 6379}
 PINNED = re.compile(r"^[\w./-]+:[\w.-]*\d[\w.-]*@sha256:[0-9a-f]{64}$")
 
 
