@@ -41,6 +41,7 @@ class Settings:
     code       elements of the latent code, Z
     augment    how far training images are moved, turned, scaled and sheared (1: a tenth, 10°); 0: they stay
     noise      standard deviation of the noise that the net must take away (Vincent et al. 2008); pixels are 0 to 1
+    passes     over the normal training rows in an epoch: they are few, and measuring takes longer than learning
     copies     changed copies of each training image that the distance is fitted on
     ridge      share of the mean variance that is added to every direction of the distance
     flagged    share of normal val rows whose score is an anomaly's
@@ -50,15 +51,16 @@ class Settings:
     normal: str = ""
     width: int = 16
     code: int = 16
-    augment: float = 1.0
+    augment: float = 0.7
     noise: float = 0.0
     lr: float = 2e-3
     weight_decay: float = 1e-3
     batch_rows: int = 32
+    passes: int = 5
     copies: int = 4
     ridge: float = 0.05
     flagged: float = 0.05
-    horizon: int = 60
+    horizon: int = 12
 
 
 class Net(nn.Module):
@@ -138,7 +140,7 @@ class Autoencoder:
         net = Net(spec, settings).to(where)
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
-            x_BCHW = images.augmented(train[rows_B], settings.augment)
+            x_BCHW = images.augmented(train[rows_B % len(train)], settings.augment)
             y_BCHW, _ = net(x_BCHW + settings.noise * torch.randn_like(x_BCHW) if settings.noise else x_BCHW)
             return functional.mse_loss(y_BCHW.float(), x_BCHW)
 
@@ -152,7 +154,7 @@ class Autoencoder:
         lesson = Lesson(
             net=net,
             optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
-            rows=len(train),
+            rows=len(train) * settings.passes,
             batch_rows=settings.batch_rows,
             loss=loss,
             evaluate=evaluate,
