@@ -19,6 +19,7 @@ import psutil
 LOOPBACK = "127.0.0.1"
 # Births are counted from the boot time, which moves a little when the clock is set.
 BIRTH_SLACK_S = 2.0
+LOG_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Process:
 
     @classmethod
     def start(cls, command: Sequence[str], log: Path, env: Mapping[str, str], folder: Path) -> Process:
-        """Start `command` in `folder`, its output appended to `log`.
+        """Start `command` in `folder`, its output appended to `log`; a log that has grown long is put aside first.
 
         Its own session: a Ctrl-C on the starter's terminal is not meant for it.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.replace(log.with_suffix(".old.log"))
         with log.open("ab") as out:
             child = subprocess.Popen(
                 command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True

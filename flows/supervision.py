@@ -142,9 +142,11 @@ def only_one(roster: Roster) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM and a closed terminal set, instead of what they do otherwise."""
+    """An event that Ctrl-C, SIGTERM and a closed terminal (but for nohup) set, instead of what they do otherwise."""
     told = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: told.set()) for number in numbers}
     try:
         yield told

@@ -21,7 +21,7 @@ import pytest
 
 from components.errors import Busy, ParamsError, TidemillError, Unreachable
 from components.workspace import Workspace
-from flows import programs, servers, supervision
+from flows import processes, programs, servers, supervision
 from flows.processes import Process, answers, free_port
 from flows.roster import RUN, Entry, Roster
 
@@ -438,6 +438,17 @@ def test_up_that_cannot_start_stops_what_it_started(workspace: Workspace) -> Non
     assert "ZeroDivisionError" in caught.value.why
     assert answers(good.health, 1)
     assert Roster(workspace.state).entries() == {}
+
+
+def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LOG_BYTES", 5)
+    log = tmp_path / "server.log"
+    for said in ("one", "two", "three"):
+        process = Process.start([sys.executable, "-S", "-c", f"print({said!r})"], log, os.environ, tmp_path)
+        assert process.child is not None
+        process.child.wait()
+    assert log.read_text() == "three\n"
+    assert (tmp_path / "server.old.log").read_text() == "one\ntwo\n"
 
 
 @pytest.mark.parametrize("said", ["http", "70000", "0"])
