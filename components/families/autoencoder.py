@@ -50,15 +50,15 @@ class Settings:
 
     normal: str = ""
     width: int = 16
-    code: int = 16
-    augment: float = 0.7
+    code: int = 32
+    augment: float = 0.5
     noise: float = 0.0
     lr: float = 2e-3
     weight_decay: float = 1e-3
     batch_rows: int = 32
     passes: int = 5
     copies: int = 4
-    ridge: float = 0.05
+    ridge: float = 0.02
     flagged: float = 0.05
     horizon: int = 12
 
@@ -126,8 +126,10 @@ class Autoencoder:
 
     def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
         return {
-            "code": Choice((8, 16, 32)),
-            "noise": Choice((0.0, 0.1, 0.3)),
+            "augment": Choice((0.3, 0.5, 0.7)),
+            "code": Choice((16, 24, 32)),
+            "noise": Choice((0.0, 0.1)),
+            "ridge": Choice((0.005, 0.01, 0.02, 0.05)),
             "lr": Uniform(1e-3, 6e-3, log=True, mutable=True),
             "weight_decay": Uniform(1e-4, 1e-2, log=True, mutable=True),
         }
