@@ -177,7 +177,7 @@ def _train(work: Work) -> dict[str, Json]:
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
         receipts.write_json(work.folder / "metrics.json", metrics | _beside(objective, best, baseline))
         receipts.write_json(work.folder / "trials.json", [dataclasses.asdict(t) | {"checkpoint": ""} for t in trials])
-        plots.draw(work.folder / "plots", made, request.data, trials, objective)
+        _draw(work, plots.draw(work.folder / "plots", made, request.data, trials, objective, resolved.name))
         with _receipt_so_far(work, facts) as receipt:
             validated = resolved.workspace.results(resolved.name, "validate") / "validation.json"
             run.finish(
@@ -295,6 +295,16 @@ def _beside(objective: Objective, best: Trial, baseline: Metrics) -> Metrics:
     """What stands beside the test metrics: the winner on the validation rows, the trivial rival on the test rows."""
     own = {f"val/{objective.metric}": best.best, "best_epoch": float(best.best_epoch)}
     return own | {f"baseline/{name.partition('/')[2]}": value for name, value in baseline.items()}
+
+
+def _draw(work: Work, files: Sequence[Path]) -> None:
+    """Put the tables behind the plots beside them: `dvc plots show` draws every table that it finds, by scripts from
+    elsewhere, and shows pictures as they are."""
+    tables = work.folder / "tables"
+    tables.mkdir()
+    for file in files:
+        if file.suffix == ".csv":
+            file.rename(tables / file.name)
 
 
 @contextlib.contextmanager
