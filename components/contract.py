@@ -8,6 +8,7 @@ This module travels inside every registered model: it imports torch, numpy and p
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
@@ -117,13 +118,13 @@ class Objective:
 
     def better(self, a: float, b: float) -> bool:
         """Whether `a` beats `b`; NaN beats nothing and loses to everything else."""
-        if a != a or b != b:
-            return a == a
+        if math.isnan(a) or math.isnan(b):
+            return not math.isnan(a)
         return a > b if self.mode == "max" else a < b
 
     def key(self, value: float) -> float:
         """For sorting, best first; NaN last."""
-        if value != value:
+        if math.isnan(value):
             return float("inf")
         return -value if self.mode == "max" else value
 

@@ -173,7 +173,8 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
         if not block.table and not block.source and name not in BUILT_IN:
             yield (
                 at,
-                f"got no table and no built-in dataset of this name, expected `table: PATH` or one of {', '.join(BUILT_IN)}",
+            known = f"`table: PATH` or one of {', '.join(BUILT_IN)}"
+            yield at, f"got no table and no built-in dataset of this name, expected {known}"
             )
         if block.source and "." not in block.source and block.source not in BUILT_IN:
             yield (*at, "source"), f"got {block.source!r}, expected one of {', '.join(BUILT_IN)}, or package.module"
@@ -204,8 +205,9 @@ def _family_checks(pipeline: Pipeline, at: tuple[str, ...]) -> Iterator[tuple[tu
 
 
 def _cron_fault(line: str) -> str:
-    from cronsim import CronSim, CronSimError
     from datetime import UTC, datetime
+
+    from cronsim import CronSim, CronSimError
 
     try:
         CronSim(line, datetime.now(UTC))
@@ -232,7 +234,8 @@ def faults(error: ValidationError, raw: Any, file: str, model: type[BaseModel]) 
 
 def fault(raw: Any, file: str, loc: tuple[Any, ...], text: str) -> tuple[int, str]:
     """(line, message) of a fault at `loc`; the line is that of the deepest key on its way that exists."""
-    line, here, path = 1, raw, []
+    line, path = 1, []
+    here: Any = raw
     for key in loc:
         if isinstance(key, str) and (
             key.startswith("function-") or key in ("Range", "[key]", "float", "str") or key.startswith("list[")
@@ -240,7 +243,7 @@ def fault(raw: Any, file: str, loc: tuple[Any, ...], text: str) -> tuple[int, st
             continue  # pydantic's own marks for a branch of a union
         path.append(str(key))
         try:
-            mark = here.lc.key(key) if isinstance(here, dict) else here.lc.item(key)
+            mark = here.lc.key(key) if hasattr(here, "keys") else here.lc.item(key)
             line, here = mark[0] + 1, here[key]
         except (KeyError, IndexError, AttributeError, TypeError):
             here = None

@@ -76,7 +76,8 @@ def _task(name: str, block: Pipeline, family: Family[Any], expectations: Expecta
     task = next((t for t in wanted if t in possible), None)
     if task is None:
         raise ParamsError(
-            f"family {block.family!r} does {' or '.join(wanted)}, dataset {block.dataset!r} offers {' or '.join(possible) or 'no target'}",
+            f"family {block.family!r} does {' or '.join(wanted)}, "
+            f"dataset {block.dataset!r} offers {' or '.join(possible) or 'no target'}",
             where=f"params.yaml pipelines.{name}",
             fix="choose another family, or give the dataset a target",
         )
