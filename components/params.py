@@ -171,11 +171,8 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
         if block.table and block.source:
             yield (*at, "source"), "got table and source, expected one of them"
         if not block.table and not block.source and name not in BUILT_IN:
-            yield (
-                at,
             known = f"`table: PATH` or one of {', '.join(BUILT_IN)}"
             yield at, f"got no table and no built-in dataset of this name, expected {known}"
-            )
         if block.source and "." not in block.source and block.source not in BUILT_IN:
             yield (*at, "source"), f"got {block.source!r}, expected one of {', '.join(BUILT_IN)}, or package.module"
     for name, pipeline in params.pipelines.items():
