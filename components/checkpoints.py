@@ -12,13 +12,14 @@ exist. Whatever is read is held against its hash.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import posixpath
 import re
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,12 @@ def write_json(place: str, value: Json) -> None:
     if not isinstance(fs, LocalFileSystem):
         fs.pipe_file(path, content)
         return
-    aside = f"{path}{_ASIDE}{_MINE}"
-    fs.makedirs(posixpath.dirname(path), exist_ok=True)
-    _write_synced(Path(aside), content)
-    Path(aside).replace(path)
-    _sync(Path(path).parent)
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f"{_ASIDE}{file.name}-{_MINE}")
+    _write_synced(aside, content)
+    aside.replace(file)
+    _sync(file.parent)
 
 
 def read_json(place: str) -> Json:
@@ -222,11 +224,9 @@ def _content(fs: Any, path: str, described: Mapping[str, Json]) -> bytes:
 
 
 def _intact(fs: Any, path: str) -> bool:
-    try:
-        _content(fs, path, _describe(fs, path))
-    except Damaged:
-        return False
-    return True
+    with contextlib.suppress(Damaged):
+        return bool(_content(fs, path, _describe(fs, path)))
+    return False
 
 
 def _damaged(path: str, why: str) -> Damaged:
@@ -288,23 +288,17 @@ def _distinct(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tens
     first: dict[tuple[Any, ...], str] = {}
     kept: dict[str, torch.Tensor] = {}
     aliases: dict[str, str] = {}
+    taken: set[int] = set()
     for name, tensor in sorted(tensors.items()):
         same = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() and same in first:
             aliases[name] = first[same]
             continue
         first[same] = name
-        kept[name] = tensor.detach().cpu().contiguous()
-    return dict(_unshared(kept)), aliases
-
-
-def _unshared(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        storage = tensor.untyped_storage()
-        whole = storage.nbytes() == tensor.nbytes
-        if whole and storage.data_ptr() not in seen:
-            seen.add(storage.data_ptr())
-            yield name, tensor
-        else:
-            yield name, tensor.clone(memory_format=torch.contiguous_format)
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage()
+        if storage.nbytes() != plain.nbytes or storage.data_ptr() in taken:
+            plain = plain.clone()
+        taken.add(plain.untyped_storage().data_ptr())
+        kept[name] = plain
+    return kept, aliases

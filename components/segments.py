@@ -25,7 +25,7 @@ from .contract import Data, Epoch, Family, Metrics, Objective, State
 from .errors import TidemillError
 from .ledger import Segment
 
-_TELL_EVERY_S = 0.5  # each telling costs a round trip to the driver
+_TELL_EVERY_S = 1.0  # each telling costs a round trip to the driver, in which nothing is learnt
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,15 @@ from .errors import ParamsError, TidemillError, Unreachable
 _ANSWER_WITHIN_S = 3.0
 _LONGEST_FOLDER = 40  # Ray adds up to 64 characters for its sockets, whose paths may have 107
 FOLDER = "tidemill-ray-"
-_QUIET = {
+# Be quiet, write no files that nobody reads, leave Ctrl-C to us, be patient with a process that is used again.
+_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
@@ -133,6 +135,16 @@ def fair(wanted: Sequence[int], total: int) -> list[int]:
     return given
 
 
+@contextlib.contextmanager
+def folder() -> Iterator[str]:
+    """A folder for what Ray writes, which nobody reads. That of a process that was killed goes at the next start."""
+    made = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def import_folder(package: str) -> Path:
     """The folder or file that a top-level package is imported from."""
     spec = importlib.util.find_spec(package)
@@ -174,10 +186,9 @@ def _ship(held: _Session, package: str) -> None:
 def _start(stack: contextlib.ExitStack) -> None:
     _clear_leftovers()
     options: dict[str, Any] = {}
-    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    if len(str(folder)) <= _LONGEST_FOLDER:
-        options["_temp_dir"] = str(folder)
+    place = stack.enter_context(folder())
+    if len(place) <= _LONGEST_FOLDER:
+        options["_temp_dir"] = place
     # Workers import this package, and the current folder's, from where this process does.
     paths = [str(import_folder("components").parent)]
     stack.enter_context(_silence())
@@ -204,7 +215,7 @@ def _join(stack: contextlib.ExitStack, address: str, packages: frozenset[str]) -
         )
     if address != "auto":
         _check_answers(address)
-    environment = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "FSSPEC_"))}
+    environment = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "FSSPEC_", "TUNE_"))}
     runtime_env = {"py_modules": [str(import_folder(name)) for name in sorted(packages)], "env_vars": environment}
     stack.enter_context(_silence())
     stack.callback(ray.shutdown)
@@ -243,11 +254,11 @@ def _unreachable(address: str, why: str) -> TidemillError:
 def _environment() -> Iterator[None]:
     """Ray takes these by the environment alone. What the user has set stays."""
     before = dict(os.environ)
-    os.environ.update({name: value for name, value in _QUIET.items() if name not in before})
+    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in before})
     try:
         yield
     finally:
-        for name in (*_QUIET, "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):  # Ray sets the last itself
+        for name in (*_SETTINGS, "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):  # Ray sets the last itself
             if name not in before:
                 os.environ.pop(name, None)
 
@@ -285,10 +296,10 @@ def signals_kept() -> Iterator[None]:
 
 def _clear_leftovers() -> None:
     """Remove the folders of local Rays whose process was killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
-        owner = folder.name.removeprefix(FOLDER).partition("-")[0]
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        owner = left.name.removeprefix(FOLDER).partition("-")[0]
         if owner.isdigit() and not _alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:

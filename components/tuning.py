@@ -12,10 +12,10 @@ import dataclasses
 import functools
 import math
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -102,19 +102,20 @@ def _run(course: Course) -> None:
     package = families.import_path(request.family).partition(".")[0].partition(":")[0]
     with contextlib.ExitStack() as stack:
         share = stack.enter_context(sessions.share(request.resources.cpus, package))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-"))
+        folder = stack.enter_context(sessions.folder())
         stack.enter_context(sessions.signals_kept())
         workers = _Workers(course, share, request.resources)
         workers.slots()  # raises before anything starts, if there can be none
+        handed = _Segments(course, workers)
         lesson = ray.put(_lesson(course, share, package))
         resources = {"cpu": request.resources.cpus, "gpu": request.resources.gpus}
         try:
             tune.run(
                 _trainable(lesson),
                 name=f"sweep-{uuid.uuid4().hex[:12]}",
-                search_alg=_Segments(course, workers),
+                search_alg=handed,
                 scheduler=workers,
-                callbacks=[_News(course)],
+                callbacks=[_News(course, handed)],
                 num_samples=sys.maxsize,
                 resources_per_trial=resources,
                 reuse_actors=True,
@@ -184,8 +185,14 @@ class _Segments(Searcher):  # type: ignore[misc]
             self._course.hear(Told(**told))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
-        died = f"its process died {_RETRIES + 1} times: killed, or out of memory" if error else ""
-        self._course.over(self._keys.pop(trial_id), died)
+        if not error:
+            self._course.over(self._keys.pop(trial_id))
+
+    def give_up(self, trials: Sequence[Any]) -> None:
+        """Note which of Tune's trials have failed for good. Tune does not tell a Searcher of all of them."""
+        for trial in trials:
+            if trial.status == "ERROR" and trial.trial_id in self._keys:
+                self._course.over(self._keys.pop(trial.trial_id), _last_words(trial))
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the ledger is read back from the checkpoints."""
@@ -194,11 +201,21 @@ class _Segments(Searcher):  # type: ignore[misc]
 class _News(Callback):  # type: ignore[misc]
     """Passes news on between Tune's steps, where what the watcher raises ends the sweep as it is."""
 
+    def __init__(self, course: Course, handed: _Segments) -> None:
+        self._course, self._handed = course, handed
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
+        self._handed.give_up(trials)
         self._course.pass_on()
 
-    def __init__(self, course: Course) -> None:
-        self._course = course
+
+def _last_words(trial: Any) -> str:
+    """Why one of Tune's trials failed, in a line."""
+    text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any("ActorDiedError" in line or "actor died" in line.lower() for line in lines):
+        return f"its process died {_RETRIES + 1} times: killed, or out of memory"
+    return lines[-1][:300] if lines else "Ray gave up on it and did not say why"
 
 
 class _Workers(FIFOScheduler):  # type: ignore[misc]

@@ -22,6 +22,7 @@ STATE = State(
         "net/weight": TIED,
         "model/weight": TIED,  # the same tensor
         "net/row": TIED[1],  # part of its storage
+        "net/flat": TIED.view(6),  # all of it, in another shape
         "net/transposed": TIED.T,  # not contiguous
         "optimizer/step": torch.tensor(7),  # no dimension, int64
         "replay/done": torch.tensor([True, False]),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +87,19 @@ def test_a_host_that_does_not_exist_is_unreachable() -> None:
 def test_an_address_of_the_wrong_kind_says_which_is_right(address: str, says: str) -> None:
     with pytest.raises(ParamsError, match=says), sessions.session(address):
         pytest.fail("joined what is not there")
+
+
+def test_folders_of_killed_processes_go_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    dead, foreign = tmp_path / f"{sessions.FOLDER}{gone.pid}-abc", tmp_path / "another-1-abc"
+    (dead / "session").mkdir(parents=True)
+    foreign.mkdir()
+    with sessions.folder() as mine:
+        sessions._clear_leftovers()
+        assert not dead.exists() and foreign.exists() and Path(mine).exists()
+    assert not Path(mine).exists()
 
 
 def test_packages_are_found_where_they_are_imported_from() -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,6 +193,27 @@ def test_failing_and_dying_configurations_stop_nobody_else(
         assert trial.error.startswith("its process died 3 times" if trial in died else raised)
     assert max(len(t.curve) for t in trials) == 9
     assert {t.key: t.curve for t in trials} == told.curves
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "Failure # 1\nray::f()\n  File x\nOSError: [Errno 28] No space left on device\n\n",
+            "OSError: [Errno 28] No space",
+        ),
+        (
+            "Failure # 3\nThe actor died unexpectedly before finishing this task.\n\tpid: 7\n",
+            "its process died 3 times",
+        ),
+        ("", "did not say why"),
+    ],
+)
+def test_last_words_are_the_reason(tmp_path: Path, text: str, says: str) -> None:
+    """Without Ray: what Tune notes of a trial that it gave up."""
+    (tmp_path / "error.txt").write_text(text)
+    assert says in tuning._last_words(SimpleNamespace(error_file=str(tmp_path / "error.txt")))
+    assert "did not say why" in tuning._last_words(SimpleNamespace(error_file=None))
 
 
 def test_an_error_common_to_all_is_told_in_a_few_lines(here: None, tmp_path: Path) -> None:
