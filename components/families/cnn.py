@@ -58,7 +58,7 @@ class Settings:
     dropout: float = 0.2
     augment: float = 1.0
     flip: bool = False
-    lr: float = 4e-3
+    lr: float = 2e-3
     weight_decay: float = 0.02
     label_smoothing: float = 0.0
     batch_rows: int = 64
@@ -111,9 +111,9 @@ class Cnn:
 
     def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
         return {
-            "dropout": Uniform(0.0, 0.4),
-            "augment": Choice((0.5, 1.0, 1.5)),
-            "lr": Uniform(2e-3, 8e-3, log=True, mutable=True),
+            "dropout": Uniform(0.0, 0.3),
+            "augment": Choice((0.5, 1.0)),
+            "lr": Uniform(1e-3, 5e-3, log=True, mutable=True),
             "weight_decay": Uniform(1e-3, 0.1, log=True, mutable=True),
         }
 

@@ -17,8 +17,8 @@ from components.images import augmented
 
 from .cases import Case, images, one_thread, parted, table  # noqa: F401
 
-HEART = {"dropout": 0.0, "weight_decay": 0.0, "average": 0.0, "augment": 0.0, "width": 8}
-SMALL = {"width": 8, "average": 0.9}
+HEART = {"dropout": 0.0, "weight_decay": 0.0, "average": 0.0, "augment": 0.0, "width": 8, "lr": 5e-3}
+SMALL = {"width": 8, "average": 0.9, "lr": 5e-3}
 CASES = [Case("images", images("classification"), SMALL, HEART, reached=0.05)]
 BARS = CASES[0].data
 
