@@ -90,6 +90,13 @@ def fetch(project: Project, names: Sequence[str]) -> None:
     versioning.fetch(project.workspace, project.params, wanted, project.say)
 
 
+def interrupt() -> None:
+    """End the sweeps that run in other threads; what they have learnt is kept."""
+    from . import tuning
+
+    tuning.interrupt()
+
+
 @contextlib.contextmanager
 def computing(project: Project) -> Iterator[None]:
     """Hold Ray for several stages, so that each need not start it."""

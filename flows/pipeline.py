@@ -5,7 +5,7 @@ Without their decorators these functions still run: what they call are the stage
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,11 @@ def pipelines(names: list[str], root: str = ".") -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         # A copy of the context tells each subflow whose child it is.
         started = [pool.submit(copy_context().run, pipeline, name, root) for name in names]
+        try:
+            wait(started)
+        except KeyboardInterrupt:  # reaches the main thread alone; the sweeps in the others must hear of it
+            stages.interrupt()
+            raise
     for future in started:
         future.result()
 
