@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .contract import Column, Data, Metrics, Spec, State
 from .errors import DataError
@@ -66,20 +67,20 @@ def make(spec: Spec, actions: str) -> Any:
     return environment
 
 
-def flat(observation: Any) -> torch.Tensor:
-    """x_O in float32."""
-    return torch.from_numpy(np.asarray(observation, np.float32)).flatten()
+def flat(observation: Any) -> NDArray[np.float32]:
+    """x_O in float32, in numpy: a step is over before torch has made a tensor."""
+    return np.asarray(observation, np.float32).reshape(-1)
 
 
 def observations(rows: Rows, column: Column) -> torch.Tensor:
     """Recorded observations, x_NO in float32."""
-    return tensors(rows, column).reshape(rows.num_rows, -1).float()
+    return tensors(rows, column).reshape(rows.num_rows, math.prod(column.shape)).float()
 
 
 def scale(space: Any, recorded_NO: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """shift_O and factor_O, so that (x - shift) * factor lies within ±1 where the space has bounds; elsewhere the
     recorded rows get mean 0 and deviation 1."""
-    low_O, high_O = flat(space.low), flat(space.high)
+    low_O, high_O = torch.from_numpy(flat(space.low)), torch.from_numpy(flat(space.high))
     bounded_O = (low_O.abs() < 1e6) & (high_O.abs() < 1e6)  # some spaces write the largest float for no bound
     shift_O = torch.where(bounded_O, high_O / 2 + low_O / 2, recorded_NO.mean(0))
     spread_O = torch.where(bounded_O, high_O / 2 - low_O / 2, recorded_NO.std(0, correction=0))
@@ -95,11 +96,11 @@ def training_seed(seed: int, episode: int) -> int:
 def measure(policy: Policy, arena: Sequence[Any], split: str) -> Metrics:
     """split/return and split/return_std (mean and deviation of the undiscounted returns) over one episode in each
     environment, all in step, so that the policy is asked once for all."""
-    seen = [environment.reset(seed=SEEDS[split] + i)[0] for i, environment in enumerate(arena)]
-    x_NO, return_N, live = torch.stack([flat(x) for x in seen]), np.zeros(len(arena)), list(range(len(arena)))
+    x_NO = np.stack([flat(world.reset(seed=SEEDS[split] + i)[0]) for i, world in enumerate(arena)])
+    return_N, live = np.zeros(len(arena)), list(range(len(arena)))
     while live:
         going = []
-        for i, action in zip(live, policy(x_NO[live]), strict=True):
+        for i, action in zip(live, policy(torch.from_numpy(x_NO[live])), strict=True):
             after, reward, terminated, truncated, _ = arena[i].step(action)
             x_NO[i] = flat(after)
             return_N[i] += float(reward)
@@ -117,31 +118,33 @@ def recorded_return(data: Data, split: str) -> Metrics:
 
 
 class Replay:
-    """The last `size` transitions: before_BO, action_BD, reward_B, discount_B (0 after a terminal state), after_BO."""
+    """The last `size` transitions, each over the n steps of a return: before_BO, action_BD, reward_B (their discounted
+    sum), discount_B (of what follows; 0 where nothing does), after_BO. On the CPU, whatever the net runs on."""
 
-    def __init__(self, size: int, observation: int, action: torch.Tensor, where: torch.device) -> None:
+    def __init__(self, size: int, observation: int, action: torch.Tensor) -> None:
         """`action`: any one, for its shape D and dtype."""
         self.added = 0
         self.rows = {
-            "before": torch.zeros(size, observation, device=where),
-            "action": torch.zeros(size, *action.shape, dtype=action.dtype, device=where),
-            "reward": torch.zeros(size, device=where),
-            "discount": torch.zeros(size, device=where),
-            "after": torch.zeros(size, observation, device=where),
+            "before": torch.zeros(size, observation),
+            "action": torch.zeros(size, *action.shape, dtype=action.dtype),
+            "reward": torch.zeros(size),
+            "discount": torch.zeros(size),
+            "after": torch.zeros(size, observation),
         }
+        self._shared = {name: rows.numpy() for name, rows in self.rows.items()}  # quicker to write one row into
 
     def __len__(self) -> int:
         return min(self.added, len(self.rows["reward"]))
 
-    def add(self, **transition: torch.Tensor | float) -> None:
+    def add(self, **transition: Any) -> None:
         at = self.added % len(self.rows["reward"])
         for name, value in transition.items():
-            self.rows[name][at] = value
+            self._shared[name][at] = value
         self.added += 1
 
-    def sample(self, count: int, generator: np.random.Generator) -> dict[str, torch.Tensor]:
-        drawn = torch.from_numpy(generator.integers(0, len(self), count)).to(self.rows["reward"].device)
-        return {name: rows[drawn] for name, rows in self.rows.items()}
+    def sample(self, count: int, generator: np.random.Generator, where: torch.device) -> dict[str, torch.Tensor]:
+        drawn = torch.from_numpy(generator.integers(0, len(self), count))
+        return {name: rows[drawn].to(where) for name, rows in self.rows.items()}
 
     def filled(self) -> dict[str, torch.Tensor]:
         """What a State keeps, beside the number `added`."""

@@ -217,7 +217,11 @@ def _print_results(project: Project, names: Sequence[str], as_json: bool) -> Non
 
 
 def _where_to_look(project: Project) -> None:
+    from . import servers
+
     project.say("\nwhere to look next:")
+    for name, url in servers.addresses(project.workspace).items():
+        project.say(f"  {url:<30} {name}'s page")
     project.say("  results/PIPELINE/train/plots   learning curves, confusion matrix, worst examples")
     project.say("  tidemill up                    the MLflow and Prefect pages, and the schedules")
     project.say("  tidemill score NAME IN OUT     score a table of your own with the champion")

@@ -4,7 +4,8 @@ Q-learning (van Hasselt et al. 2016), for any gymnasium environment with Box obs
 How it differs: an MLP on vectors instead of a convolutional net on frames; AdamW instead of RMSProp; observations are
 scaled by the space's bounds; the gradient's norm is clipped beside the Huber loss; a time limit does not end the world
 (Pardo et al. 2018): the value of what would have followed counts. Each epoch is measured on greedy episodes with
-fixed seeds, and the best net so far is what is served. An epoch ends with an episode, so no environment's state is kept.
+fixed seeds, and the best net so far is what is served. An epoch ends with an episode, so that no environment's state
+is kept.
 
 Legend: B transitions of a batch, N rows, O elements of an observation, A actions.
 """
@@ -14,13 +15,15 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -45,26 +48,30 @@ from ..environments import EPISODES, Replay, observation_column
 from ..errors import BadInput
 from ..training import Parts, adam, configure, device, pack, seeded, unpack
 
+Floats: TypeAlias = NDArray[np.float32]
+Step: TypeAlias = tuple[Floats, int, float]  # x_O, the action then, its reward
 OUTPUTS = pa.schema([("action", pa.int64()), ("value", pa.float32())])
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`steps`: of the environment in an epoch, at least; before the first update come `warm_up` of them.
+    """`look_ahead`: steps whose rewards a return sums before it turns to the target net. `steps`: of the environment
+    in an epoch, at least; before the first update come `warm_up` of them.
     `explore_steps`: over which the share of random actions falls from 1 to `explore`. `update_every`: steps between
     updates of the net; `target_every`: updates between copies into the target net. `replay`: transitions remembered."""
 
     width: int = 128
     depth: int = 2
-    lr: float = 1e-3
+    lr: float = 2e-3
     gamma: float = 0.99
+    look_ahead: int = 20
     batch_rows: int = 64
     steps: int = 1000
     warm_up: int = 1000
     explore: float = 0.05
     explore_steps: int = 5000
     update_every: int = 2
-    target_every: int = 100
+    target_every: int = 50
     replay: int = 50_000
     clip: float = 10.0
 
@@ -133,24 +140,36 @@ class Learner:
         """Act and learn for one episode; returns its return, and adds its losses to `losses`."""
         x, _ = self.environment.reset(seed=environments.training_seed(self.seed, self.episodes))
         x_O, total, ended = environments.flat(x), 0.0, False
+        recent: deque[Step] = deque()
         while not ended:
             action = self._act(x_O, generator)
             after, reward, terminated, truncated, _ = self.environment.step(action + self.net.first)
-            discount, after_O = 0.0 if terminated else self.settings.gamma, environments.flat(after)
-            self.replay.add(before=x_O, action=action, reward=float(reward), discount=discount, after=after_O)
-            x_O, ended, total = after_O, terminated or truncated, total + float(reward)
+            recent.append((x_O, action, float(reward)))
+            x_O, ended, total = environments.flat(after), terminated or truncated, total + float(reward)
+            self._remember(recent, x_O, terminated, ended)
             self.steps += 1
             if self.steps >= self.settings.warm_up and self.steps % self.settings.update_every == 0:
-                losses.append(self._update(self.replay.sample(self.settings.batch_rows, generator)))
+                losses.append(
+                    self._update(self.replay.sample(self.settings.batch_rows, generator, self.net.shift.device))
+                )
         self.episodes += 1
         return total
 
-    def _act(self, x_O: torch.Tensor, generator: np.random.Generator) -> int:
+    def _remember(self, recent: deque[Step], after_O: Floats, terminated: bool, ended: bool) -> None:
+        """Move steps whose return is complete into the buffer: the oldest one, or all where the episode ends."""
+        gamma = self.settings.gamma
+        while recent and (ended or len(recent) == self.settings.look_ahead):
+            rewards = sum(gamma**k * reward for k, (_, _, reward) in enumerate(recent))
+            discount = 0.0 if terminated else gamma ** len(recent)
+            before_O, action, _ = recent.popleft()
+            self.replay.add(before=before_O, action=action, reward=rewards, discount=discount, after=after_O)
+
+    def _act(self, x_O: Floats, generator: np.random.Generator) -> int:
         done = min(1.0, self.steps / max(1, self.settings.explore_steps))
         if generator.random() < 1 - (1 - self.settings.explore) * done:
             return int(generator.integers(self.net.actions))
         with torch.inference_mode():
-            return int(self.net(x_O.to(self.net.shift.device)).argmax())
+            return int(self.net(torch.from_numpy(x_O).to(self.net.shift.device)).argmax())
 
     def _update(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One step down the Huber loss of the temporal difference. The net chooses the next action, the target net
@@ -224,7 +243,7 @@ class Dqn:
         recorded_NO = environments.observations(data.splits["train"], column)
         net.shift, net.factor = environments.scale(environment.observation_space, recorded_NO)
         net.to(where)
-        replay = Replay(settings.replay, len(net.shift), torch.zeros((), dtype=torch.int64), where)
+        replay = Replay(settings.replay, len(net.shift), torch.zeros((), dtype=torch.int64))
         target = copy.deepcopy(net).requires_grad_(False)
         learner = Learner(settings, seed, environment, net, target, adam(net.parameters(), settings.lr), replay)
         if state is not None:
