@@ -122,7 +122,8 @@ def learn_bare(hyper: dict[str, Any], splits: Any, epochs: int, output: Path) ->
     from torch.nn import functional
 
     from components.contract import Column, Spec
-    from components.families.cnn import Net, Settings, augmented
+    from components.families.cnn import Net, Settings
+    from components.images import augmented
 
     torch.set_num_threads(1)
     torch.manual_seed(SEED)

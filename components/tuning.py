@@ -51,6 +51,8 @@ def sweep(request: Request, watcher: Watcher, *, fresh: bool = False) -> list[Tr
     one at RAY_ADDRESS. Raises TrainingFailed if no trial has a usable result, Unreachable if Ray or the storage
     does not answer, ParamsError for resources or a search space that cannot be.
     """
+    if "://" not in request.storage:  # workers have folders of their own
+        request = dataclasses.replace(request, storage=str(Path(request.storage).resolve()))
     family = families.family(request.family)
     spec = request.data.spec
     ledger = Ledger(family.objective(spec))

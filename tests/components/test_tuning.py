@@ -158,10 +158,14 @@ def test_a_finished_sweep_is_told_again_without_ray(whole: Whole, monkeypatch: p
     assert told.endings == whole.listener.endings
 
 
-def test_damaged_best_weights_are_learnt_again_and_fresh_begins_again(here: None, tmp_path: Path) -> None:
-    small = request(str(tmp_path), trials=1, epochs=3)
+def test_damaged_best_weights_are_learnt_again_and_fresh_begins_again(
+    here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = request("below", trials=1, epochs=3)  # which workers, in folders of their own, must find
     first, second, third = Listener(), Listener(), Listener()
     before = tuning.sweep(small, first)
+    assert Path(before[0].checkpoint).parent.parent == tmp_path / "below"
     expected = weights(before)
     next(Path(before[0].checkpoint).glob("*.safetensors")).write_bytes(b"damaged")
     assert weights(tuning.sweep(small, second)) == expected
