@@ -63,6 +63,13 @@ def borrow_data(home: Home, *datasets: str) -> None:
     shutil.copyfile(REPOSITORY / "data.dvc", home.root / "data.dvc")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `pytest -n`: a file stays with one worker, and all that look at the project that has run with one too."""
+    for item in items:
+        shared = "started" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("started" if shared else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
