@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+import torch
 
 from components.contract import SPLITS, Data
 from components.datasets import cartpole
-from components.errors import ParamsError
+from components.errors import BadInput, ParamsError
 from components.families.dqn import Dqn
 
 from .cases import Case, one_thread  # noqa: F401
+from .test_environments import recorded
 
 SMALL = {"width": 32, "steps": 400, "warm_up": 200, "explore_steps": 800, "update_every": 2, "target_every": 50}
 
@@ -22,10 +25,10 @@ SMALL = {"width": 32, "steps": 400, "warm_up": 200, "explore_steps": 800, "updat
 def _poles() -> Data:
     rows = cartpole.build(lambda _: b"")
     spec = cartpole.expectations().spec("poles", "control")
-    return Data(spec, {split: rows.filter(pa.compute.equal(rows["split"], split)) for split in SPLITS})
+    return Data(spec, {split: rows.filter(pc.equal(rows["split"], split)) for split in SPLITS})
 
 
-POLES = _poles()
+POLES, CORRIDOR = _poles(), recorded()
 # An environment has no batch to learn by heart: what is asked instead is that it soon does better than at random.
 CASES = [Case("poles", POLES, SMALL, SMALL, reached=40.0, epochs=6, heart_epochs=12, batch=POLES)]
 
@@ -36,11 +39,19 @@ def net() -> Any:
     return Dqn().load(POLES.spec, SMALL, epoch.state().served())
 
 
-def test_observations_are_scored_with_actions_and_their_values(net: Any) -> None:
-    rows = POLES.splits["test"].slice(0, 50)
-    out = Dqn().score(net, rows.combine_chunks().to_batches()[0])
-    assert set(out["action"].to_pylist()) <= {0, 1}
-    assert np.isfinite(out["value"].to_numpy()).all()
+def test_observations_are_scored_with_the_best_action_and_its_value(net: Any) -> None:
+    rows = POLES.splits["test"].slice(0, 50).combine_chunks().to_batches()[0]
+    out = Dqn().score(net, rows)
+    with torch.inference_mode():
+        q_NA = net(torch.from_numpy(rows["observation"].to_numpy_ndarray().copy()))
+    assert out["action"].to_pylist() == q_NA.argmax(1).tolist()
+    assert out["value"].to_pylist() == q_NA.max(1).values.tolist()
+
+
+def test_observations_that_are_not_finite_are_named(net: Any) -> None:
+    broken = pa.FixedShapeTensorArray.from_numpy_ndarray(np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]], np.float32))
+    with pytest.raises(BadInput, match="'observation' holds observations that are not finite"):
+        Dqn().score(net, pa.record_batch({"observation": broken}))
 
 
 def test_the_baseline_is_the_recorded_random_policy() -> None:
@@ -50,16 +61,62 @@ def test_the_baseline_is_the_recorded_random_policy() -> None:
     assert 10 < returns.mean() < 40
 
 
-def test_an_epoch_ends_with_an_episode_and_steps_are_at_least_what_was_asked() -> None:
-    for epoch in itertools.islice(Dqn().fit(POLES, SMALL, 4, None), 2):
-        counted = epoch.state().scalars
-        assert "replay" not in counted, "the buffer is tensors"
-        assert epoch.metrics["train/return"] > 0
+def test_an_epoch_ends_with_an_episode_and_has_the_steps_that_were_asked() -> None:
+    """So there is no environment to store, and steps can be counted for a budget."""
+    steps = 0
+    for epoch in itertools.islice(Dqn().fit(POLES, SMALL, 4, None), 3):
+        kept = epoch.state()
+        progress = kept.scalars["progress"]
+        asked = steps + SMALL["steps"]
+        steps = progress["steps"]
+        assert asked <= steps < asked + 500
+        assert len(kept.tensors["replay/reward"]) == progress["added"] == steps
+    assert progress["episodes"] > 3
 
 
-def test_val_and_test_are_measured_on_different_episodes(net: Any) -> None:
-    val, test = Dqn().evaluate(net, POLES, "val"), Dqn().evaluate(net, POLES, "test")
-    assert val["val/return"] != test["test/return"]
+def test_the_greedy_policy_finds_the_shortest_way_whatever_the_actions_are_called() -> None:
+    """The corridor's actions are 5 and 6. From cell 0, 1 or 2 the way to cell 4 costs 3, 2 or 1 and pays 10."""
+    hyper = {**SMALL, "steps": 200, "warm_up": 100, "explore_steps": 400, "look_ahead": 3}
+    *_, epoch = itertools.islice(Dqn().fit(CORRIDOR, hyper, 0, None), 5)
+    net = Dqn().load(CORRIDOR.spec, hyper, epoch.state().served())
+    cells = pa.FixedShapeTensorArray.from_numpy_ndarray(np.array([[0], [1], [2], [3]], np.float32))
+    out = Dqn().score(net, pa.record_batch({"observation": cells}))
+    assert out["action"].to_pylist() == [6, 6, 6, 6]
+    assert out["value"].to_pylist() == sorted(out["value"].to_pylist()), "the nearer, the better"
+    assert 7 <= Dqn().evaluate(net, CORRIDOR, "test")["test/return"] <= 9
+
+
+def test_a_terminal_state_is_worth_nothing_but_a_time_limit_ends_no_world() -> None:
+    """Each transition sums its rewards up to `look_ahead` steps, and discounts what follows by as many."""
+    hyper = {**SMALL, "steps": 300, "warm_up": 100, "look_ahead": 3, "gamma": 0.5, "explore_steps": 300}
+    kept = next(Dqn().fit(CORRIDOR, hyper, 1, None)).state().tensors
+    discounts, rewards, last = kept["replay/discount"], kept["replay/reward"], kept["replay/after"][:, 0] == 4
+    assert set(discounts[last].tolist()) == {0.0}
+    assert {0.125, 0.25, 0.5} == set(discounts[~last].tolist()), "the last steps before the time limit look less far"
+    costs = {0.125: -1.75, 0.25: -1.5, 0.5: -1.0}
+    for discount, reward in zip(discounts[~last].tolist(), rewards[~last].tolist(), strict=True):
+        assert reward == costs[discount]
+    assert set(rewards[last].tolist()) == {10.0, 4.0, 1.0}
+
+
+def test_what_is_served_is_the_best_epoch_so_far() -> None:
+    best, served = -np.inf, None
+    for epoch in itertools.islice(Dqn().fit(POLES, SMALL, 2, None), 4):
+        state = epoch.state()
+        if epoch.metrics["val/return"] > best:
+            best, served = epoch.metrics["val/return"], state.served().tensors
+            assert all(torch.equal(v, state.tensors[k.replace("model/", "net/")]) for k, v in served.items())
+        assert served is not None and all(torch.equal(v, state.tensors[k]) for k, v in served.items())
+    net = Dqn().load(POLES.spec, SMALL, state.served())
+    assert Dqn().evaluate(net, POLES, "val")["val/return"] == best
+
+
+def test_another_epochs_state_is_not_to_be_had() -> None:
+    learning = Dqn().fit(CORRIDOR, SMALL, 0, None)
+    first = next(learning)
+    next(learning)
+    with pytest.raises(RuntimeError, match="the state of epoch 1 is gone"):
+        first.state()
 
 
 def test_an_unknown_setting_is_named() -> None:

@@ -1,0 +1,172 @@
+"""Environments: what is made, seeded, measured and remembered."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiBinary
+
+from components import environments
+from components.contract import SPLITS, Column, Data, Spec, State
+from components.environments import SEEDS, TRAINING_SEEDS, Replay
+from components.errors import DataError
+
+POSITION = (Column("observation", "tensor", "float32", (1,)),)
+
+
+class Corridor(gymnasium.Env[Any, Any]):
+    """Five cells and a start drawn among the first three. Action 6 goes right, 5 left; the right end pays 10 and ends
+    the episode; each step costs 1."""
+
+    observation_space: Any = Box(0, 4, (1,), np.float32)
+    action_space: Any = Discrete(2, start=5)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self.at = int(self.np_random.integers(3))
+        return np.array([self.at], np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.at = min(4, max(0, self.at + (1 if action == 6 else -1)))
+        return np.array([self.at], np.float32), 10.0 if self.at == 4 else -1.0, self.at == 4, False, {}
+
+
+class Switches(Corridor):
+    action_space: ClassVar[Any] = MultiBinary(2)
+
+
+for name, kind, limit in (("Corridor", Corridor, 12), ("Endless", Corridor, None), ("Switches", Switches, 12)):
+    if f"{name}-v0" not in gymnasium.registry:
+        gymnasium.register(f"{name}-v0", entry_point=kind, max_episode_steps=limit)
+
+
+def spec(environment: str, columns: tuple[Column, ...] = POSITION) -> Spec:
+    return Spec("steps", "control", columns, environment=environment)
+
+
+def recorded(environment: str = "Corridor-v0") -> Data:
+    """Six random episodes a split, as a dataset holds them."""
+    splits = {}
+    for number, split in enumerate(SPLITS):
+        world, draw = environments.make(spec(environment), "Discrete"), np.random.default_rng(number)
+        seen, rewards, episodes = [], [], []
+        for episode in range(6):
+            x, ended = world.reset(seed=episode)[0], False
+            while not ended:
+                seen.append(x)
+                x, reward, terminated, truncated, _ = world.step(int(draw.integers(5, 7)))
+                ended = terminated or truncated
+                rewards.append(reward)
+                episodes.append(episode)
+        column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(seen))
+        splits[split] = pa.table({"observation": column, "episode": episodes, "reward": rewards})
+    return Data(spec(environment), splits)
+
+
+# ── what is made ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ("CartPool-v1", "no environment 'CartPool-v1'"),
+        ("nowhere.at_all:Corridor-v0", "no environment"),
+        (None, "no environment None"),
+        ("Switches-v0", "not Discrete"),
+        ("Endless-v0", "no time limit"),
+        ("CartPole-v1", r"not a Box of shape \(1,\)"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_refused(environment: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        environments.make(spec(environment), "Discrete")
+
+
+def test_observations_are_one_tensor_column() -> None:
+    columns = (Column("position", "number"), Column("speed", "number"))
+    with pytest.raises(DataError, match=r"position \(number\), speed \(number\), expected one tensor column"):
+        environments.make(spec("Corridor-v0", columns), "Discrete")
+
+
+def test_bounds_are_scaled_to_one_and_where_there_are_none_the_recorded_rows_decide() -> None:
+    space = Box(np.array([0, -np.inf, -3.4e38, 7], np.float32), np.array([8, np.inf, 3.4e38, 7], np.float32))
+    rows = torch.tensor([[1.0, 10.0, 5.0, 7.0], [1.0, 30.0, 5.0, 7.0]])
+    shift, factor = environments.scale(space, rows)
+    x = torch.tensor([[0.0, 10.0, 5.0, 7.0], [8.0, 30.0, 6.0, 7.0]])
+    assert ((x - shift) * factor).tolist() == [[-1.0, -1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
+
+
+# ── seeds ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_training_episode_is_a_measured_one() -> None:
+    seeds = {environments.training_seed(seed, episode) for seed in (0, 1, 2**62) for episode in range(300)}
+    assert len(seeds) == 900
+    assert min(seeds) >= TRAINING_SEEDS > max(SEEDS.values()) + max(environments.EPISODES.values())
+    assert max(seeds) < 2**31
+
+
+def test_splits_are_measured_on_different_episodes() -> None:
+    starts = sorted((SEEDS[split], SEEDS[split] + environments.EPISODES[split]) for split in SPLITS)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(starts))
+
+
+# ── what is measured ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_episodes_in_step_are_those_one_after_the_other() -> None:
+    def policy(x_NO: torch.Tensor) -> list[int]:
+        """Right, but at cell 1 left: starts at 0 and 1 never arrive."""
+        return [5 if x == 1 else 6 for x in x_NO[:, 0].tolist()]
+
+    arena = [environments.make(spec("Corridor-v0"), "Discrete") for _ in range(8)]
+    together = environments.measure(policy, arena, "val")
+    alone = []
+    for i in range(8):
+        x, total, ended = arena[0].reset(seed=SEEDS["val"] + i)[0], 0.0, False
+        while not ended:
+            x, reward, terminated, truncated, _ = arena[0].step(policy(torch.tensor(x)[None])[0])
+            total, ended = total + reward, terminated or truncated
+        alone.append(total)
+    assert set(alone) == {9.0, -12.0}
+    assert together == {"val/return": np.mean(alone), "val/return_std": pytest.approx(np.std(alone))}
+
+
+def test_recorded_returns_are_the_sums_of_rewards_by_episode() -> None:
+    rows = pa.table({"episode": [7, 7, 3, 3, 3], "reward": [1.0, 2.0, 0.5, 0.5, -1.0]})
+    data = Data(spec("Corridor-v0"), {"test": rows})
+    assert environments.recorded_return(data, "test") == {"test/return": 1.5}
+
+
+# ── what is remembered ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_oldest_transition_gives_way_and_a_filled_buffer_goes_on_as_it_was() -> None:
+    replay, again = (Replay(3, 2, torch.zeros((), dtype=torch.int64)) for _ in range(2))
+    for number in range(4):
+        replay.add(before=[number, 0.5], action=number, reward=number, discount=0.9, after=[number + 1, 0.5])
+    assert len(replay) == 3
+    assert replay.rows["reward"].tolist() == [3.0, 1.0, 2.0]
+    again.fill(State(replay.filled()), replay.added)
+    for each in (replay, again):
+        each.add(before=[9, 9], action=9, reward=9, discount=0.0, after=[9, 9])
+    for name, rows in replay.rows.items():
+        assert torch.equal(rows, again.rows[name])
+    draws = [
+        each.sample(5, np.random.default_rng(0), torch.device("cpu"))["action"].tolist() for each in (replay, again)
+    ]
+    assert draws[0] == draws[1] and set(draws[0]) <= {3, 9, 2}
+
+
+def test_only_what_is_filled_is_kept_and_drawn() -> None:
+    replay = Replay(100, 1, torch.zeros((), dtype=torch.int64))
+    replay.add(before=[1], action=1, reward=1, discount=1, after=[1])
+    assert {rows.shape[0] for rows in replay.filled().values()} == {1}
+    assert replay.sample(20, np.random.default_rng(0), torch.device("cpu"))["reward"].tolist() == [1.0] * 20
