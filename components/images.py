@@ -1,4 +1,4 @@
-"""What families that look at images share: reading the image column, and changing training images a little.
+"""What families that look at images share: reading and scaling the image column, and changing training images a little.
 
 Legend: B images of a batch, N rows of a split, C channels, H height, W width.
 """
@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from .contract import Column, Spec
-from .errors import DataError
+from .errors import BadInput, DataError
 from .tables import Rows, tensors
 
 
@@ -36,6 +36,23 @@ def read(spec: Spec, rows: Rows) -> torch.Tensor:
     """x_NCHW in the column's own dtype, on the CPU."""
     image = column(spec)
     return tensors(rows, image).reshape(-1, *shape(image))
+
+
+def bounds(x_NCHW: torch.Tensor) -> torch.Tensor:
+    """The pixel values that `scaled` maps to 0 and 1: bytes have bounds of their own, others those of these images."""
+    if x_NCHW.dtype == torch.uint8:
+        return torch.tensor([0.0, 255.0])
+    low, high = float(x_NCHW.min()), float(x_NCHW.max())
+    return torch.tensor([low, high if high > low else low + 1])
+
+
+def scaled(x_NCHW: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+    """Float32, from 0 to 1 within the bounds. Raises BadInput if a pixel is not finite."""
+    low, high = bounds.tolist()
+    x_NCHW = x_NCHW.float()
+    if not x_NCHW.isfinite().all():
+        raise BadInput("images hold pixels that are not finite")
+    return x_NCHW.sub(low).div(high - low).clamp(-10, 10)  # further out, numbers say no more and might overflow
 
 
 def augmented(x_BCHW: torch.Tensor, strength: float, flip: bool = False) -> torch.Tensor:

@@ -68,3 +68,20 @@ def auroc(score_N: Floats, positive_N: NDArray[np.bool_]) -> float:
     middle_rank = np.cumsum(counts) - (counts - 1) / 2  # from 1; tied rows share their ranks' mean
     ranks = middle_rank[group_N][positive_N].sum()
     return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def detection(split: str, score_N: Floats, anomalous_N: NDArray[np.bool_]) -> Metrics:
+    """split/auroc and split/average_precision of scores that should be high for anomalies. The latter is the mean,
+    over the anomalies, of the share of anomalies among the rows that score at least as high.
+
+    A figure that the rows do not define is left out.
+    """
+    if not anomalous_N.any() or anomalous_N.all():
+        return {}
+    _, group_N = np.unique(-score_N, return_inverse=True)
+    rows, hits = np.bincount(group_N), np.bincount(group_N, anomalous_N)  # from the highest score down, ties as one
+    precision = np.cumsum(hits) / np.cumsum(rows)
+    return {
+        f"{split}/auroc": auroc(score_N, anomalous_N),
+        f"{split}/average_precision": float(np.sum(precision * hits) / np.sum(hits)),
+    }

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +25,12 @@ from torch.nn import functional
 
 from .. import images, metrics
 from ..contract import Choice, Data, Domain, Epoch, Hyper, Learning, Metrics, Objective, Spec, State, Task, Uniform
-from ..errors import ParamsError
+from ..errors import DataError, ParamsError
 from ..tables import Rows, labels
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
 
 SCORING_ROWS = 256
+Mask: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]
 OUTPUTS = pa.schema([("anomaly_score", pa.float32()), ("anomaly", pa.bool_())])
 
 
@@ -66,6 +67,7 @@ class Settings:
 class Net(nn.Module):
     """Reconstruction and code of images in [0, 1], and the distance of both from what is normal."""
 
+    bounds: torch.Tensor
     center: torch.Tensor
     precision: torch.Tensor
     threshold: torch.Tensor
@@ -91,6 +93,7 @@ class Net(nn.Module):
             nn.Conv2d(wide, channels, 3, 1, 1),
             nn.Sigmoid(),
         )
+        self.register_buffer("bounds", torch.tensor([0.0, 255.0]))  # the pixel values that become 0 and 1
         # What is normal: centre and inverse covariance of (code, log error), and the score that counts as anomaly.
         self.register_buffer("center", torch.zeros(settings.code + 1))
         self.register_buffer("precision", torch.eye(settings.code + 1))
@@ -137,9 +140,10 @@ class Autoencoder:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, spec, where = configure(Settings, hyper), data.spec, device()
         seeded(seed)
-        train = _images(spec, data.splits["train"])[_is_normal(data, "train", settings)].to(where)
-        val, val_normal_N = _images(spec, data.splits["val"]), _is_normal(data, "val", settings)
+        raw, val_normal_N = _normal(data, settings), _is_normal(data, "val", settings)
         net = Net(spec, settings).to(where)
+        net.bounds.copy_(images.bounds(raw))
+        train, val = images.scaled(raw, net.bounds).to(where), _images(net, data.splits["val"])
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
             x_BCHW = images.augmented(train[rows_B % len(train)], settings.augment)
@@ -149,9 +153,9 @@ class Autoencoder:
         def evaluate(served: Net) -> Metrics:
             _calibrate(served, train)
             score_N = _distances(served, val)
-            if val_normal_N.any():
-                served.threshold.fill_(float(np.quantile(score_N[val_normal_N], 1 - settings.flagged)))
-            return _metrics("val", score_N, ~val_normal_N)
+            measured = _measured(spec, "val", score_N, ~val_normal_N)
+            served.threshold.fill_(float(np.quantile(score_N[val_normal_N], 1 - settings.flagged)))
+            return measured
 
         lesson = Lesson(
             net=net,
@@ -172,17 +176,19 @@ class Autoencoder:
 
     def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
         anomalous_N = ~_is_normal(data, split, net.settings)
-        return _metrics(split, _distances(net, _images(net.spec, data.splits[split])), anomalous_N)
+        return _measured(data.spec, split, _distances(net, _images(net, data.splits[split])), anomalous_N)
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
         """The squared distance from the mean normal training image."""
         settings = configure(Settings, hyper)
-        center_CHW = _images(data.spec, data.splits["train"])[_is_normal(data, "train", settings)].mean(0)
-        score_N = (_images(data.spec, data.splits[split]) - center_CHW).square().flatten(1).mean(1)
+        normal, rows = _normal(data, settings), images.read(data.spec, data.splits[split])
+        bounds = images.bounds(normal)
+        center_CHW = images.scaled(normal, bounds).mean(0)
+        score_N = (images.scaled(rows, bounds) - center_CHW).square().flatten(1).mean(1)
         return {f"{split}/auroc": metrics.auroc(score_N.numpy(), ~_is_normal(data, split, settings))}
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
-        score_N = _distances(net, _images(net.spec, batch))
+        score_N = _distances(net, _images(net, batch))
         anomalous_N = score_N > net.threshold.item()
         return pa.RecordBatch.from_arrays([pa.array(score_N), pa.array(anomalous_N)], schema=OUTPUTS)
 
@@ -190,19 +196,17 @@ class Autoencoder:
         return OUTPUTS
 
 
-def _metrics(split: str, score_N: metrics.Floats, anomalous_N: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Metrics:
-    """split/auroc; split/average_precision, the mean precision at each anomaly from the highest score down;
-    split/loss, the mean score of normal rows."""
-    ranked_N = anomalous_N[np.argsort(-score_N, kind="stable")]
-    precision = (np.cumsum(ranked_N) / np.arange(1, len(ranked_N) + 1))[ranked_N]
-    return {
-        f"{split}/auroc": metrics.auroc(score_N, anomalous_N),
-        f"{split}/average_precision": float(precision.mean()) if len(precision) else float("nan"),
-        f"{split}/loss": float(score_N[~anomalous_N].mean()) if not anomalous_N.all() else float("nan"),
-    }
+def _measured(spec: Spec, split: str, score_N: metrics.Floats, anomalous_N: Mask) -> Metrics:
+    """split/auroc and split/average_precision, and split/loss: the mean score of normal rows. Raises DataError unless
+    there are rows of both kinds."""
+    if not anomalous_N.any() or anomalous_N.all():
+        fault = f"split {split!r} holds {(~anomalous_N).sum()} normal rows and {anomalous_N.sum()} anomalies"
+        raise DataError(fault, where=spec.dataset, fix="it needs both: name another class as `normal`, or add rows")
+    loss = {f"{split}/loss": float(score_N[~anomalous_N].mean())}
+    return metrics.detection(split, score_N, anomalous_N) | loss
 
 
-def _is_normal(data: Data, split: str, settings: Settings) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _is_normal(data: Data, split: str, settings: Settings) -> Mask:
     """Which rows are of the normal class. Raises ParamsError if no class of the data is named as normal."""
     spec = data.spec
     if settings.normal not in spec.classes or spec.target is None:
@@ -210,15 +214,21 @@ def _is_normal(data: Data, split: str, settings: Settings) -> np.ndarray[tuple[i
             f"setting 'normal' got {settings.normal!r}, expected a class of {spec.dataset}",
             fix=f"settings: {{normal: …}}, one of {', '.join(spec.classes)}",
         )
-    found: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    found = labels(data.splits[split], spec.target, spec.classes) == spec.classes.index(settings.normal)
+    found: Mask = labels(data.splits[split], spec.target, spec.classes) == spec.classes.index(settings.normal)
     return found
 
 
-def _images(spec: Spec, rows: Rows) -> torch.Tensor:
-    """x_NCHW in [0, 1] if the pixels are bytes, else as they are, float32 on the CPU."""
-    x_NCHW = images.read(spec, rows)
-    return x_NCHW.float() / 255 if x_NCHW.dtype == torch.uint8 else x_NCHW.float()
+def _normal(data: Data, settings: Settings) -> torch.Tensor:
+    """The normal training images, as they are. Raises DataError if there are fewer than two."""
+    found = images.read(data.spec, data.splits["train"])[torch.from_numpy(_is_normal(data, "train", settings))]
+    if len(found) < 2:
+        raise DataError(f"{len(found)} training rows of class {settings.normal!r}", where=data.spec.dataset)
+    return found
+
+
+def _images(net: Net, rows: Rows) -> torch.Tensor:
+    """x_NCHW, scaled, on the CPU."""
+    return images.scaled(images.read(net.spec, rows), net.bounds)
 
 
 @torch.no_grad()

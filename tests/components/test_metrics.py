@@ -55,6 +55,18 @@ def test_regression_is_what_scikit_learn_says() -> None:
     )
 
 
+def test_detection_is_what_scikit_learn_says_with_ties_too() -> None:
+    anomalous_N = DRAW.random(200) < 0.3
+    for score_N in (DRAW.normal(size=200) + anomalous_N, np.round(DRAW.normal(size=200) + anomalous_N)):
+        assert metrics.detection("val", score_N, anomalous_N) == pytest.approx(
+            {
+                "val/auroc": theirs.roc_auc_score(anomalous_N, score_N),
+                "val/average_precision": theirs.average_precision_score(anomalous_N, score_N),
+            }
+        )
+    assert metrics.detection("val", np.zeros(3), np.ones(3, bool)) == {}
+
+
 def test_trivial_rivals_know_the_training_rows_alone() -> None:
     shares = metrics.class_shares("test", np.array([0, 0, 0, 1]), np.array([0, 1]), 2)
     assert shares == {"test/accuracy": 0.5, "test/loss": pytest.approx(-math.log(0.75 * 0.25) / 2), "test/auroc": 0.5}
