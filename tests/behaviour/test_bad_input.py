@@ -60,7 +60,7 @@ def project(home: Home) -> Home:
     ("old", "new", "words"),
     [
         ("family: mlp", "famly: mlp", ["params.yaml:4", "famly", "did you mean 'family'"]),
-        ("family: mlp", "family: mpl", ["unknown family 'mpl'", "did you mean 'mlp'"]),
+        ("family: mlp", "family: mpl", ["pipelines.customers.family: got 'mpl'", "did you mean 'mlp'"]),
         ("customers.csv", "custmers.csv", ["custmers.csv"]),
         ("target: churned", "target: churnd", ["churnd", "did you mean 'churned'"]),
     ],
@@ -76,9 +76,9 @@ def test_params_that_name_nothing(project: Home, old: str, new: str, words: list
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda lines: lines[:1], ["customers.csv", "no rows"]),
-        (replace_column("churned", "yes"), ["churned", "one class"]),
-        (replace_column("age", "NA"), ["age", "missing"]),
+        (lambda lines: lines[:1], ["customers.csv", "an empty table", "give a table with rows"]),
+        (replace_column("churned", "yes"), ["churned", "one value only", "rows of another class"]),
+        (replace_column("age", "NA"), ["no value in column 'age'", "ignore: [age]"]),
     ],
     ids=["empty table", "one class only", "all-NaN column"],
 )
