@@ -177,9 +177,7 @@ def test_a_table_without_its_target_is_scored(started: Home, tmp_path: Path) -> 
 
 
 def test_a_damaged_dataset_is_not_trained_on(home: Home) -> None:
-    home.params(
-        "datasets: {cartpole: {}}\npipelines: {poles: {dataset: cartpole, family: dqn, search: {trials: 1}}}\n"
-    )
+    home.params("datasets: {cartpole: {}}\npipelines: {poles: {dataset: cartpole, family: dqn, search: {trials: 1}}}\n")
     borrow_data(home, "cartpole")
     file = home.root / "data" / "cartpole.parquet"
     file.write_bytes(file.read_bytes()[:-100])

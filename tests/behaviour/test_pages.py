@@ -94,8 +94,7 @@ def test_a_scheduled_run_fires_and_the_pages_show_it(scheduled: Home, tmp_path: 
     before = {row["pipeline"]: row["run_key"] for row in scheduled.json("results")}
     with up(scheduled) as (prefect, mlflow):
         log = scheduled.root / "up.log"
-        assert prefect in log.read_text()
-        assert mlflow in log.read_text()
+        wait(lambda: prefect in log.read_text() and mlflow in log.read_text(), 60)
         wait(lambda: _key(scheduled, "cancer") != before["cancer"], 240)
         wait(lambda: "COMPLETED" in _states(prefect), 60)
         if CHROMIUM is not None:
