@@ -63,6 +63,7 @@ def borrow_data(home: Home, *datasets: str) -> None:
     shutil.copyfile(REPOSITORY / "data.dvc", home.root / "data.dvc")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `pytest -n`: a file stays with one worker, and all that look at the project that has run with one too."""
     for item in items:

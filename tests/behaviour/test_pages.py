@@ -89,9 +89,6 @@ def scheduled(started: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
     return home
 
 
-@pytest.mark.xfail(
-    reason="the deployment is served and active, and no run has come due within 240 s: cause not found yet"
-)
 @pytest.mark.timeout(400)
 def test_a_scheduled_run_fires_and_the_pages_show_it(scheduled: Home, tmp_path: Path) -> None:
     before = {row["pipeline"]: row["run_key"] for row in scheduled.json("results")}
