@@ -54,7 +54,10 @@ class Terms:
 
     @classmethod
     def of(cls, gate: Gate, objective: Objective, baseline: Metrics) -> Terms:
-        """The gate's own metric and direction where params.yaml gives them, else the family's objective."""
+        """The gate's own metric and direction where params.yaml gives them, else the family's objective.
+
+        Raises ParamsError if the metric has no direction, or is none that the family's baseline measures.
+        """
         if gate.metric not in (None, objective.metric) and gate.mode is None:
             raise ParamsError(
                 f"got metric {gate.metric!r} without a mode, expected max or min",
@@ -63,6 +66,7 @@ class Terms:
                 fix="add gate.mode: max if more of it is better, else min",
             )
         judged = replace(objective, metric=gate.metric or objective.metric, mode=gate.mode or objective.mode)
+        _known(f"test/{judged.metric}", baseline, "the family's baseline does not measure it")
         return cls(judged, gate.margin, baseline)
 
 
@@ -73,7 +77,7 @@ def decide(made: Model, rival: Rival | None, splits: Splits, terms: Terms) -> De
     """
     metric = f"test/{terms.objective.metric}"
     value = measure(made, splits, metric)
-    floor = _known(metric, terms.baseline, "the family's baseline does not measure it")
+    floor = terms.baseline[metric]
     same = rival is not None and rival.weights_sha256 == made.weights_sha256
     best = None
     if rival:

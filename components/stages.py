@@ -166,11 +166,13 @@ def _validate(work: Work) -> dict[str, Json]:
 
 
 def _train(work: Work) -> dict[str, Json]:
-    from . import checkpoints, model, plots, tracking, tuning
+    from . import checkpoints, gate, model, plots, tracking, tuning
 
     resolved, project = work.resolved, work.resolved.project
     request = _request(work)
     objective = resolved.family.objective(resolved.spec)
+    baseline = resolved.family.baseline(request.data, "test", request.settings)
+    gate.Terms.of(resolved.block.gate, objective, baseline)  # a gate that can't judge is known before the sweep
     with tracking.sweep_run(project.workspace, _origin(work, request)) as run:
         with tuning.session(project.workspace.ray_address):
             trials = tuning.sweep(request, Watchers(run, project.watch(resolved.name)), fresh=work.again)
@@ -180,7 +182,6 @@ def _train(work: Work) -> dict[str, Json]:
         weights = model.save(work.folder / "model", family, resolved.spec, best.hyper, state)
         made = model.load(work.folder / "model")
         metrics = made.evaluate(dict(request.data.splits), "test")
-        baseline = resolved.family.baseline(request.data, "test", request.settings)
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
         receipts.write_json(work.folder / "metrics.json", metrics | _beside(objective, best, baseline))
         receipts.write_json(work.folder / "trials.json", [dataclasses.asdict(t) | {"checkpoint": ""} for t in trials])

@@ -87,7 +87,7 @@ def open_store(workspace: Workspace) -> Store:
             _probe_server(uri)
         elif "://" in uri and not uri.startswith("file:"):
             _probe_database(uri)
-            with _alone(workspace.state):
+            with alone(workspace.state):
                 client = MlflowClient(tracking_uri=uri, registry_uri=uri)
                 client.search_experiments(max_results=1)
                 client.search_registered_models(max_results=1)
@@ -195,7 +195,7 @@ def _knock(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """One thread of one process at a time: first clients of a fresh database race its migration and fail."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "mlflow.lock").open("w") as lock:

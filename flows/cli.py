@@ -60,12 +60,13 @@ def _run(project: Project, chosen: list[str]) -> None:
     from . import servers
     from .progress import screen
 
+    servers.require_addresses()
     with ExitStack() as stack:
-        stack.enter_context(servers.prefect_server(project.workspace, project.say))
         if any(step.stage == "train" and step.action == "run" for step in _steps(project, chosen)):
             from components import stages
 
             stack.enter_context(stages.computing(project))
+        stack.enter_context(servers.prefect_server(project.workspace, project.say))
         from .pipeline import pipelines
 
         stack.enter_context(screen.live())

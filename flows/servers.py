@@ -40,6 +40,14 @@ def addresses(workspace: Workspace) -> dict[str, str]:
     return {name: url.rstrip("/").removesuffix("/api") for name, url in found.items()}
 
 
+def require_addresses() -> None:
+    """Raise Unreachable, within seconds, if an address in the environment does not answer."""
+    if api := os.environ.get("PREFECT_API_URL"):
+        _require_prefect(api)
+    if tracking := _tracking_server():
+        _require_mlflow(tracking)
+
+
 @contextlib.contextmanager
 def prefect_server(workspace: Workspace, say: Say) -> Iterator[str]:
     """A Prefect server for this process as long as the block lasts; yields its API address.
@@ -86,20 +94,17 @@ def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -
     """The pages first, then the scheduler, which needs Prefect. Only what has no address elsewhere starts here."""
     from components import store
 
+    require_addresses()
     pages = []
     api = os.environ.get("PREFECT_API_URL", "")
-    if api:
-        _require_prefect(api)
-    else:
+    if not api:
         used = supervision.roster.entries().get(PREFECT)  # by a run: it goes on with us, where it is
         number = urlsplit(used.url).port if used else None
         pages.append(programs.prefect(workspace, number or programs.choose_port("TIDEMILL_PREFECT_PORT", 4200)))
-    if tracking := _tracking_server():
-        _require_mlflow(tracking)
-    else:
+    if not _tracking_server():
         pages.append(programs.mlflow(workspace, programs.choose_port("TIDEMILL_MLFLOW_PORT", 5000)))
     supervision.say(f"starting {' and '.join(page.name for page in pages) or 'the scheduler'} (up to a minute)")
-    with store._alone(workspace.state):  # MLflow's server makes the database; a run that starts now waits for it
+    with store.alone(workspace.state):  # MLflow's server makes the database; a run that starts now waits for it
         supervision.start(pages)
     if not supervision.stopping.is_set() and _scheduled(params):
         api = api or Roster(workspace.state).entries()[PREFECT].url

@@ -112,7 +112,7 @@ def test_another_metric_needs_a_direction() -> None:
     assert "gate.mode" in caught.value.fix
     terms = Terms.of(Gate(metric="accuracy", mode="max", margin=0.1), OBJECTIVE, {"test/accuracy": 0.5})
     assert terms.objective == Objective("accuracy", "max")
-    assert Terms.of(Gate(metric="loss"), OBJECTIVE, {}).objective == OBJECTIVE
+    assert Terms.of(Gate(metric="loss"), OBJECTIVE, {"test/loss": 1.0}).objective == OBJECTIVE
 
 
 def test_an_unknown_metric_is_named_with_the_known_ones() -> None:
@@ -121,7 +121,7 @@ def test_an_unknown_metric_is_named_with_the_known_ones() -> None:
         decide(reaching(score=0.9), None, {}, terms)
     assert caught.value.fix == "set gate.metric to one of score"
     with pytest.raises(ParamsError, match="'test/f1'"):
-        decide(reaching(f1=0.9), None, {}, terms)
+        Terms.of(Gate(metric="f1", mode="max"), OBJECTIVE, {"test/score": 0.5})
 
 
 def test_a_champion_that_cannot_be_measured_is_not_replaced() -> None:
