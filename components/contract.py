@@ -180,7 +180,7 @@ class Family(Protocol[Net]):
     def objective(self, spec: Spec) -> Objective: ...
 
     def search_space(self, spec: Spec) -> Mapping[str, Domain]:
-        """Domains of some settings: plain values, tuning.py translates them."""
+        """Domains of some settings: plain values, tuning/ translates them."""
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None) -> Iterator[Epoch]:
         """Learn for ever, one epoch an item, from scratch or from `state`. The driver stops asking.

@@ -25,7 +25,7 @@ from .receipts import Receipt
 from .sweep import Request, Trial, Watchers
 
 if TYPE_CHECKING:
-    from .bundle import Shipped
+    from .registry.bundle import Shipped
     from .scoring import Job
     from .tracking import Origin
 
@@ -166,7 +166,8 @@ def _validate(work: Work) -> dict[str, Json]:
 
 
 def _train(work: Work) -> dict[str, Json]:
-    from . import checkpoints, gate, model, plots, tracking, tuning
+    from . import checkpoints, model, plots, tracking, tuning
+    from .registry import gate
 
     resolved, project = work.resolved, work.resolved.project
     request = _request(work)

@@ -92,7 +92,7 @@ def up(workspace: Workspace, params: Params, say: Say, servers: Sequence[program
 
 def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -> None:
     """The pages first, then the scheduler, which needs Prefect. Only what has no address elsewhere starts here."""
-    from components import store
+    from components.tracking import store
 
     require_addresses()
     pages = []

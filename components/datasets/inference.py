@@ -21,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .. import columns
 from ..contract import Column, Kind
 from ..errors import BadInput, DataError
 from ..expectations import Role
+from ..intake import columns
 
 CODES, OFTEN, FEW, MANY = 10, 20, 20, 1000
 # The first form that reads every value is taken. Where month and day could be either, the month comes first.

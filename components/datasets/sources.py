@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from .. import columns, csvs, intake
+from .. import intake
 from ..contract import Column, Spec
 from ..digests import digest
 from ..errors import DataError
+from ..intake import columns, csvs
 
 _BATCH_ROWS = 65536
 

@@ -22,20 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from .. import images, metrics
-from ..contract import (
-    Choice,
-    Data,
-    Domain,
-    Epoch,
-    Hyper,
-    Learning,
-    Metrics,
-    Objective,
-    Spec,
-    State,
-    Task,
-    Uniform,
-)
+from ..contract import Choice, Data, Domain, Epoch, Hyper, Learning, Metrics, Objective, Spec, State, Task, Uniform
 from ..tables import class_columns, classified, labels
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
 

@@ -25,7 +25,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedded store's database. Making one takes seconds, copying it none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        from components.store import open_store
+        from components.tracking.store import open_store
 
         workspace = Workspace(tmp_path_factory.mktemp("store"))
         open_store(workspace)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from components import families, model
 from components.contract import Column, Data, Objective, Spec
 from components.registry import Candidate
-from components.store import open_store
+from components.tracking.store import open_store
 from components.workspace import Workspace
 
 SPEC = Spec(

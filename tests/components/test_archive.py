@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from components import checkpoints
-from components.archive import Archive, ranked
 from components.contract import Objective, State
 from components.errors import ParamsError, Unreachable
-from components.ledger import Ledger
 from components.sweep import Request, Trial
+from components.tuning.archive import Archive, ranked
+from components.tuning.ledger import Ledger
 
 from .sweeper import request
 

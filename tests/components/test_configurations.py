@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from components import configurations
-from components.configurations import Outcome, Sampler
 from components.contract import Choice, Domain, Hyper, Integer, Objective, Uniform
 from components.errors import ParamsError
+from components.tuning import configurations
+from components.tuning.configurations import Outcome, Sampler
 
 DOMAINS: dict[str, Domain] = {
     "lr": Uniform(1e-4, 1e-1, log=True, mutable=True),

@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from components import datasets, tracked, versioning
+from components import datasets, versioning
 from components.contract import SPLITS, Data, Task
 from components.datasets import BUILT_IN, breast_cancer, cartpole, digits, packages, parquet, splits
 from components.datasets.packages import Member
 from components.errors import DataError, ParamsError
 from components.params import DatasetBlock, Params
+from components.versioning import tracked
 from components.workspace import Workspace
 
 from ..conftest import REPOSITORY

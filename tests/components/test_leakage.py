@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.leakage import giveaway
+from components.validation.leakage import giveaway
 
 LEAK = 0.999
 ROWS = 600

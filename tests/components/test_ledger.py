@@ -7,7 +7,7 @@ import math
 import pytest
 
 from components.contract import Metrics, Objective
-from components.ledger import Ledger
+from components.tuning.ledger import Ledger
 
 
 def rows(*values: float) -> list[Metrics]:

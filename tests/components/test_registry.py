@@ -16,15 +16,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from components import artifact, bundle, families, model, registry
+from components import families, model, registry
 from components.contract import Column, Data, Metrics, Objective, Spec
 from components.errors import BadInput, ParamsError, RegistryError, Unreachable
-from components.gate import Decision, Rival, Terms, decide
 from components.model import Model
-from components.model_code import arrow
 from components.params import Gate
-from components.registry import Registered
-from components.store import open_store
+from components.registry import Registered, artifact, bundle
+from components.registry.gate import Decision, Rival, Terms, decide
+from components.registry.model_code import arrow
+from components.tracking.store import open_store
 from components.workspace import Workspace
 
 from . import shelf

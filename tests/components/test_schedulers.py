@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from components import configurations
-from components.configurations import Sampler
 from components.contract import Hyper, Integer, Objective, Uniform
-from components.ledger import Ledger, Segment
 from components.params import Search
-from components.schedulers import Generations, Scheduler, rungs, scheduler
+from components.tuning import configurations
+from components.tuning.configurations import Sampler
+from components.tuning.ledger import Ledger, Segment
+from components.tuning.schedulers import Generations, Scheduler, rungs, scheduler
 
 DOMAINS = {"lr": Uniform(0.0, 1.0, mutable=True), "width": Integer(1, 1000)}
 NAN = float("nan")

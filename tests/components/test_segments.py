@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from components import checkpoints, configurations
+from components import checkpoints
 from components.contract import Hyper, Metrics, Objective
-from components.ledger import Ledger, Segment
-from components.segments import Lesson, Told, learn
+from components.tuning import configurations
+from components.tuning.ledger import Ledger, Segment
+from components.tuning.segments import Lesson, Told, learn
 from tests.families import toy
 
 TOY = "tests.families.toy:Toy"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from components import sessions
 from components.errors import ParamsError, Unreachable
+from components.tuning import sessions
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_folders_of_killed_processes_go_at_the_next_start(tmp_path: Path, monkey
 
 
 def test_packages_are_found_where_they_are_imported_from() -> None:
-    assert (sessions.import_folder("components") / "sessions.py").is_file()
+    assert (sessions.import_folder("components") / "stages.py").is_file()
     assert sessions.import_folder("this").name == "this.py"
     with pytest.raises(ParamsError, match="cannot be imported"):
         sessions.import_folder("no_such_package")

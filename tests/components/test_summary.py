@@ -5,10 +5,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from components import summary
 from components.contract import Data
 from components.expectations import ColumnRule, Expectations
-from components.summary import BLOCK_ROWS, CONTENT, ROW, blocks, summarise
+from components.validation import summary
+from components.validation.summary import BLOCK_ROWS, CONTENT, ROW, blocks, summarise
 
 IMAGE = ColumnRule(kind="tensor", dtype="float32", shape=(2, 2))
 LABEL = ColumnRule(role="target", kind="category", values=["a", "b"])

@@ -18,10 +18,10 @@ import pytest
 
 from components.contract import Objective
 from components.errors import TidemillError, Unreachable
-from components.runs import find
-from components.store import open_store
 from components.sweep import Trial
 from components.tracking import Origin, SweepRun, sweep_run
+from components.tracking.runs import find
+from components.tracking.store import open_store
 from components.workspace import Workspace
 
 from .conftest import free_port
@@ -328,7 +328,7 @@ def test_a_server_that_refuses_errs_or_is_another(
 
 
 def test_a_server_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: type[_Answer]) -> None:
-    monkeypatch.setattr("components.store.ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("components.tracking.store.ANSWER_TIMEOUT_S", 0.2)
     server.wait_s = 3
     assert "timed out" in unreachable(tmp_path, monkeypatch, server.address).why.lower()  # type: ignore[attr-defined]
 

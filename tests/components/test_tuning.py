@@ -22,11 +22,12 @@ from typing import Any
 import pytest
 import ray
 
-from components import checkpoints, configurations, course, sessions, tuning
-from components.archive import Archive
+from components import checkpoints, tuning
 from components.contract import Metrics, State
 from components.errors import ParamsError, TrainingFailed
 from components.sweep import Trial
+from components.tuning import configurations, course, sessions
+from components.tuning.archive import Archive
 from tests.families import toy
 
 from .sweeper import TOY, Listener, request

@@ -358,7 +358,7 @@ def test_episodes_without_their_columns_and_an_environment_that_is_none(episodes
     ],
 )
 def test_elements_outside_a_space_are_counted(environment, observation, action, outside):
-    from components.episodes import outside as counted
+    from components.validation.episodes import outside as counted
 
     def column(values):
         if not isinstance(values[0], list):

@@ -18,10 +18,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from components import datasets, digests, params, tracked, versioning
+from components import datasets, digests, params, versioning
 from components.datasets import parquet
 from components.errors import Busy, DataError, DatasetChanged, ParamsError
 from components.params import DatasetBlock, Params
+from components.versioning import tracked
 from components.workspace import Workspace
 
 BIN = Path(sys.executable).parent

@@ -1,0 +1,166 @@
+"""What a model is given to score: csv and Parquet files as a stream of record batches that fit its spec.
+
+A file's columns are checked when it is opened, its values when they are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..contract import ROW, SPLIT, Column, Spec
+from ..errors import BadInput
+from . import columns, csvs
+
+PARQUET, CSV = (".parquet", ".pq"), (".csv",)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to read of each file: the spec's inputs, and the column that names a row.
+
+    `id` None means the spec's own, where a file has it; `row` means none. Columns in `known` may be there and
+    are not read; any other column is a fault unless `ignore_extra`.
+    """
+
+    spec: Spec
+    id: str | None = None
+    known: Sequence[str] = ()
+    ignore_extra: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file whose columns fit. `id` is the column that names its rows, if it has one."""
+
+    file: Path
+    columns: tuple[Column, ...]
+    id: pa.Field | None
+    empty: bool
+
+    def batches(self, rows: int) -> Generator[tuple[pa.Array | None, pa.RecordBatch]]:
+        """(ids, inputs) of at most `rows` rows, in the file's order. Raises BadInput at the first unfit value."""
+        first_row = 0
+        for batch in self._read(rows):
+            inputs = [columns.fit(batch.column(c.name), c, self.file, first_row) for c in self.columns]
+            ids = batch.column(self.id.name) if self.id else None
+            yield ids, pa.RecordBatch.from_arrays(inputs, [c.name for c in self.columns])
+            first_row += batch.num_rows
+
+    def _read(self, rows: int) -> Iterator[pa.RecordBatch]:
+        if not _is_parquet(self.file):
+            yield from csvs.batches(self.file, self.columns, self.id, rows)
+            return
+        names = [c.name for c in self.columns] + ([self.id.name] if self.id else [])
+        with _parquet(self.file) as opened:
+            yield from opened.iter_batches(rows, columns=names)
+
+
+def files(source: Path) -> dict[str, Path]:
+    """Name → file: the source itself, or every csv and Parquet file below a folder, sorted by name.
+
+    Files and folders whose names begin with `.` or `_` are left out. Raises BadInput if there is nothing to
+    read, or a file of another kind.
+    """
+    if source.is_file():
+        found = {source.name: source}
+    elif source.is_dir():
+        below = {p.relative_to(source): p for p in source.rglob("*") if p.is_file()}
+        visible = {name.as_posix(): p for name, p in below.items() if not any(part[0] in "._" for part in name.parts)}
+        found = dict(sorted(visible.items()))
+    else:
+        fix = "give a csv or Parquet file, or a folder of them"
+        raise BadInput("no such file or folder", where=str(source), fix=fix)
+    if not found:
+        raise BadInput("an empty folder", where=str(source), fix="put csv or Parquet files in it, or give another")
+    foreign = [name for name, file in found.items() if file.suffix.lower() not in PARQUET + CSV]
+    if foreign:
+        raise BadInput(
+            f"neither csv nor Parquet by name: {listed(foreign)}",
+            where=str(source),
+            fix=f"use the endings {', '.join(CSV + PARQUET)}; names that begin with _ or . are passed over",
+        )
+    return found
+
+
+def open_file(file: Path, wanted: Wanted) -> Table:
+    """Check a file's columns. Raises BadInput that names every column that is missing, unfit or too many."""
+    inputs = wanted.spec.columns
+    name = wanted.id if wanted.id is not None else wanted.spec.id
+    if _is_parquet(file):
+        with _parquet(file) as opened:
+            schema, empty = opened.schema_arrow, opened.metadata.num_rows == 0
+        _check_names(schema.names, wanted, file)
+        faults = [f for c in inputs if (f := columns.type_fault(c, schema.field(c.name).type))]
+        id_field = schema.field(name) if name in schema.names else None
+    else:
+        names, empty = csvs.header(file)
+        _check_names(names, wanted, file)
+        faults = [f"{c.name!r} is a tensor, which a csv cannot hold" for c in inputs if c.kind == "tensor"]
+        id_field = pa.field(name, csvs.id_type(file, name)) if name in names and not faults else None
+    if faults:
+        fix = "give a Parquet file whose columns are as the training data has them"
+        raise BadInput("; ".join(faults), where=str(file), fix=fix)
+    return Table(file, inputs, id_field, empty)
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names in quotes; a long list is cut, and says how long it was."""
+    shown = ", ".join(repr(n) for n in names[:most])
+    return shown if len(names) <= most else f"{shown} … ({len(names)} in all)"
+
+
+def _is_parquet(file: Path) -> bool:
+    return file.suffix.lower() in PARQUET
+
+
+@contextlib.contextmanager
+def _parquet(file: Path) -> Iterator[pq.ParquetFile]:
+    """Column chunks come through small buffers, so that memory does not grow with the size of row groups."""
+    try:
+        with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as opened:
+            yield opened
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(
+            "not readable as Parquet",
+            where=str(file),
+            why=str(error).partition("\n")[0],
+            fix="it is cut short, damaged or something else: write or copy it again",
+        ) from error
+
+
+# ── names ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_names(names: Sequence[str], wanted: Wanted, file: Path) -> None:
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise BadInput(f"columns that are there twice: {listed(twice)}", where=str(file), fix="rename one of each")
+    inputs = [c.name for c in wanted.spec.columns]
+    roles = {wanted.spec.target, wanted.spec.id, wanted.id, SPLIT, *wanted.known}
+    # pandas writes a table's index as a column of its own.
+    extra = [n for n in names if n not in inputs and n not in roles and not re.fullmatch(r"__index_level_\d+__", n)]
+    missing = [n for n in inputs if n not in names]
+    if missing:
+        close = {n: difflib.get_close_matches(n, extra, 1) for n in missing}
+        hints = [f"is {match[0]!r} meant for {name!r}?" for name, match in close.items() if match]
+        fix = " ".join([*hints[:3], "add the columns, or rename those that are meant"])
+        if len(names) == 1 and (separator := re.search(r"[;\t|]", names[0])):
+            fix = f"write it with commas between the columns, not {separator[0]!r}"
+        raise BadInput(f"missing columns: {listed(missing)}", where=str(file), fix=fix)
+    if wanted.id not in (None, ROW, *names):
+        close_id = difflib.get_close_matches(str(wanted.id), names, 1)
+        hint = f"did you mean {close_id[0]!r}? " if close_id else ""
+        raise BadInput(
+            f"no id column {wanted.id!r}", where=str(file), fix=f"{hint}name a column, or {ROW!r} for numbers"
+        )
+    if extra and not wanted.ignore_extra:
+        fix = "drop them, or score with --ignore-extra"
+        raise BadInput(f"columns that the model does not know: {listed(extra)}", where=str(file), fix=fix)

@@ -1,0 +1,178 @@
+"""A column that somebody gives for scoring: whether it can be what the model's spec wants, and making it so.
+
+Numbers reach the model as float64 or float32, categories as text, dates as timestamp[us], tensors as
+`pa.fixed_shape_tensor` of the spec's element type and shape.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..contract import Column
+from ..errors import BadInput
+
+# How a missing value is spelt in text.
+MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "null", "NULL", "None", "NaN", "nan", "?")
+_MOMENT = pa.timestamp("us")
+_OFFSET = r":\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)$"  # from UTC, after a time
+_SHOWN = 60  # characters of a value that an error shows
+
+
+# ── types ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def type_fault(column: Column, given: pa.DataType) -> str:
+    """Why no value of this type could ever fit the column; empty if some could."""
+    if column.kind == "tensor":
+        fits = _may_be_tensor(column, given)
+    else:
+        plain = given.value_type if pa.types.is_dictionary(given) else given
+        fits = pa.types.is_null(plain) or is_text(plain) or _has_kind(column, plain)
+    return "" if fits else f"{column.name!r} is {given}, expected {_expected(column)}"
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _has_kind(column: Column, given: pa.DataType) -> bool:
+    if column.kind == "date":
+        return bool(pa.types.is_date(given) or pa.types.is_timestamp(given))
+    number = pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_boolean(given)
+    return bool(number or pa.types.is_decimal(given))
+
+
+def _may_be_tensor(column: Column, given: pa.DataType) -> bool:
+    if isinstance(given, pa.FixedShapeTensorType):
+        # A permuted tensor would need its elements moved: rare enough to be refused.
+        straight = given.permutation is None or list(given.permutation) == sorted(given.permutation)
+        element, fits = given.value_type, tuple(given.shape) == column.shape and straight
+    elif pa.types.is_fixed_size_list(given):
+        element, fits = given.value_type, given.list_size == math.prod(column.shape)
+    elif pa.types.is_list(given) or pa.types.is_large_list(given):
+        element, fits = given.value_type, True
+    else:
+        return False
+    return fits and bool(pa.types.is_integer(element) or pa.types.is_floating(element))
+
+
+def _expected(column: Column) -> str:
+    if column.kind == "tensor":
+        return f"{column.dtype} tensors of shape {'×'.join(map(str, column.shape))}"
+    return f"a {column.kind}"
+
+
+# ── values ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fit(array: pa.Array, column: Column, file: Path, first_row: int) -> pa.Array:
+    """The column as the model wants it; `first_row` is the number of the array's first row in its file.
+
+    Raises BadInput that names the first value that does not fit, and its row.
+    """
+    try:
+        return _cast(array, column)
+    except pa.ArrowInvalid:
+        at = _first_unfit(array, column)
+        raise unfit(file, column, first_row + at, _storage(array)[at].as_py()) from None
+
+
+def unfit(file: Path, column: Column, row: int, got: object) -> BadInput:
+    shown = "nothing" if got is None else repr(got)
+    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+    return BadInput(
+        f"column {column.name!r}, row {row}: got {shown}, expected {_expected(column)}",
+        where=str(file),
+        why="rows are counted from 0; it is the first that does not fit",
+        fix="correct the value" if column.kind == "tensor" else "correct the value, or leave it empty if it is missing",
+    )
+
+
+def _first_unfit(array: pa.Array, column: Column) -> int:
+    """Index of the first value that does not cast, given that one does not."""
+    low, high = 0, len(array)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _cast(array.slice(low, middle - low), column)
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low
+
+
+def _cast(array: pa.Array, column: Column) -> pa.Array:
+    if column.kind == "tensor":
+        return _tensors(array, column)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if column.kind == "number":
+        return _numbers(array)
+    return _dates(array, column.dtype) if column.kind == "date" else _categories(array)
+
+
+def _categories(array: pa.Array) -> pa.Array:
+    """Text as Arrow spells values: true for True, 1 for 1.0. So a category is the same in a csv and in Parquet."""
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    if not is_text(array.type):
+        return array.cast(pa.string())
+    coded = pc.dictionary_encode(array)
+    values = _spelt(coded.dictionary)
+    lower = pc.utf8_lower(values)
+    values = pc.if_else(pc.is_in(lower, pa.array(["true", "false"])), lower, values)
+    return pc.replace_substring_regex(values, r"^(-?\d+)\.0+$", r"\1").take(coded.indices)
+
+
+def _numbers(array: pa.Array) -> pa.Array:
+    if pa.types.is_float32(array.type) or pa.types.is_float64(array.type):
+        return array
+    if is_text(array.type):
+        return _spelt(array).cast(pa.float64())
+    return array.cast(pa.float64(), safe=False)  # whole numbers beyond 2⁵³ are rounded
+
+
+def _dates(array: pa.Array, form: str) -> pa.Array:
+    """`form` is how text is written, as strptime knows it; empty for ISO 8601."""
+    if not is_text(array.type):
+        return array.cast(_MOMENT, safe=False)
+    spelt = _spelt(array)
+    if form:
+        moments = pc.strptime(spelt, format=form, unit="us")
+        if pc.any(pc.less(pc.year(moments), 1000)).as_py():
+            raise pa.ArrowInvalid("a year of two digits, where four are meant")
+        return moments
+    zoned = pc.match_substring_regex(spelt, _OFFSET)
+    local = pc.if_else(zoned, pa.scalar(None, pa.string()), spelt).cast(_MOMENT)
+    if not pc.any(zoned).as_py():
+        return local
+    universal = pc.if_else(zoned, spelt, pa.scalar(None, pa.string())).cast(pa.timestamp("us", "UTC"))
+    return pc.coalesce(local, universal.cast(_MOMENT))
+
+
+def _spelt(array: pa.Array) -> pa.Array:
+    """Text without the spaces around it, and nulls where it spells a missing value."""
+    bare = pc.utf8_trim_whitespace(array.cast(pa.string()))
+    return pc.if_else(pc.is_in(bare, pa.array(MISSING)), pa.scalar(None, pa.string()), bare)
+
+
+def _tensors(array: pa.Array, column: Column) -> pa.Array:
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(column.dtype), column.shape)
+    storage, size = _storage(array), math.prod(column.shape)
+    if (
+        not pa.types.is_fixed_size_list(storage.type)
+        and pc.any(pc.not_equal(pc.list_value_length(storage), size)).as_py()
+    ):
+        raise pa.ArrowInvalid("a list of another length")
+    values = storage.flatten()  # of these rows alone: a cast of lists would look at those outside a slice too
+    if storage.null_count or values.null_count:
+        raise pa.ArrowInvalid("a tensor has no missing values")
+    return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(values.cast(kind.value_type), size))
+
+
+def _storage(array: pa.Array) -> pa.Array:
+    return array.storage if isinstance(array, pa.ExtensionArray) else array

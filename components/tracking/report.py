@@ -1,0 +1,87 @@
+"""The outcome of a sweep as a page to read: what won, by how much, and what else was tried."""
+
+from __future__ import annotations
+
+import base64
+import html as markup
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..contract import Metrics, Objective
+from ..sweep import Trial
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;color:#1a1a1a;padding:0 1rem}"
+    "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .9rem .25rem 0;text-align:left;"
+    "border-bottom:1px solid #ddd;vertical-align:top}th{font-weight:600}img{max-width:100%;margin:.5rem 0}"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished sweep. `metrics` and `baseline` are of the test rows."""
+
+    pipeline: str
+    objective: Objective
+    best: Trial
+    trials: Sequence[Trial]
+    metrics: Metrics
+    baseline: Metrics
+
+
+def markdown(outcome: Outcome) -> str:
+    """The short table alone."""
+    head, *rows = _result(outcome)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def html(outcome: Outcome, pictures: Sequence[Path] = ()) -> str:
+    """The whole page, pictures inside it."""
+    best = outcome.best
+    hyper = [["setting", "value"], *([name, str(value)] for name, value in sorted(best.hyper.items()))]
+    body = [
+        f"<h1>{markup.escape(outcome.pipeline)}</h1>",
+        f"<p>Trial {best.key[:8]}, epoch {best.best_epoch} of {len(best.curve)}, "
+        f"val/{outcome.objective.metric} {best.best:.6g}.</p>",
+        _table(_result(outcome)),
+        "<h2>Best configuration</h2>",
+        _table(hyper),
+        *(_picture(picture) for picture in pictures),
+        "<h2>Trials</h2>",
+        _table(list(_trials(outcome))),
+    ]
+    head = f"<meta charset='utf-8'><title>{markup.escape(outcome.pipeline)}</title><style>{_STYLE}</style>"
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _result(outcome: Outcome) -> list[list[str]]:
+    rows = [["metric", "model", "trivial baseline"]]
+    for name, value in sorted(outcome.metrics.items()):
+        rows.append([name, f"{value:.6g}", f"{outcome.baseline[name]:.6g}" if name in outcome.baseline else "–"])
+    return rows
+
+
+def _trials(outcome: Outcome) -> Iterator[list[str]]:
+    settings = sorted({name for trial in outcome.trials for name in trial.hyper})
+    yield ["trial", "status", "epochs", f"best val/{outcome.objective.metric}", *settings]
+    for trial in sorted(outcome.trials, key=lambda t: (outcome.objective.key(t.best), t.key)):
+        values = [_short(trial.hyper.get(name, "")) for name in settings]
+        yield [trial.key[:8], trial.status, str(len(trial.curve)), f"{trial.best:.6g}", *values]
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *rest = rows
+    lines = ["".join(f"<th>{markup.escape(cell)}</th>" for cell in head)]
+    lines += ["".join(f"<td>{markup.escape(cell)}</td>" for cell in row) for row in rest]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _picture(file: Path) -> str:
+    data = base64.b64encode(file.read_bytes()).decode()
+    return f"<img alt='{markup.escape(file.stem)}' src='data:image/png;base64,{data}'>"

@@ -1,0 +1,141 @@
+"""A sweep's storage: what was planned, what its trials have reached, and the mark that it is finished.
+
+<storage>/sweep.json       whose storage it is, and every configuration drawn, in order
+<storage>/<key>/…          checkpoints of one trial
+<storage>/finished.json    the trials, once all have ended
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import checkpoints, families
+from ..contract import Hyper, Json, Objective
+from ..errors import ParamsError, Unreachable
+from ..sweep import Request, Trial
+from . import configurations
+from .ledger import Ledger
+
+_SWEEP, _FINISHED = "sweep.json", "finished.json"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The storage of one request."""
+
+    request: Request
+
+    def open(self, fresh: bool) -> None:
+        """Make sure that the storage answers and belongs to this request; `fresh` empties it first.
+
+        Raises Unreachable, or ParamsError if the storage holds another sweep.
+        """
+        if self.request.storage.startswith("memory:"):
+            raise ParamsError("storage lives in one process alone", where=self.request.storage, fix="use a folder")
+        try:
+            sweep = self._sweep()
+            if fresh and sweep:
+                self._empty(sweep)
+                sweep = {}
+            if not sweep:
+                self.plan([])
+        except Exception as error:  # whatever the storage's own client raises
+            raise _unreachable(self.request.storage, error) from error
+        if sweep and sweep["request"] != self._identity():
+            raise ParamsError(
+                "the storage holds another sweep",
+                where=self.request.storage,
+                why="its family, settings, search, seed or data are not those asked for",
+                fix="name another storage, or start afresh",
+            )
+
+    def plan(self, hypers: Sequence[Hyper]) -> None:
+        """Note every configuration drawn so far."""
+        planned = {"planned": [dict(hyper) for hyper in hypers], "request": self._identity()}
+        checkpoints.write_json(self._at(_SWEEP), planned)
+
+    def restore(self, ledger: Ledger) -> None:
+        """Put into the ledger what was planned, and what the trials' checkpoints say."""
+        for hyper in self._sweep().get("planned", []):
+            self.recall(ledger, ledger.add(hyper))
+
+    def recall(self, ledger: Ledger, key: str) -> None:
+        """Put into the ledger what a trial's last checkpoint says."""
+        found = checkpoints.newest_record(self._at(key))
+        if found is not None:
+            place, record = found
+            ledger.learn(key, 1, record["curve"])
+            entry = ledger.trials[key]
+            entry.best, entry.best_epoch, entry.checkpoint = record["best"], record["best_epoch"], place
+
+    def finish(self, trials: Sequence[Trial]) -> None:
+        """Mark the sweep as finished. Checkpoints are named relative to the storage, which may be moved."""
+        rows = [dataclasses.asdict(trial) for trial in trials]
+        for row in rows:
+            row["checkpoint"] = row["checkpoint"] and posixpath.basename(row["checkpoint"])
+        checkpoints.write_json(self._at(_FINISHED), rows)
+
+    def finished(self) -> list[Trial] | None:
+        """The trials of a sweep that was finished, best first; None if it was not, or if its best weights are no
+        longer whole: then what is damaged is removed, to be learnt again."""
+        rows = checkpoints.read_json(self._at(_FINISHED))
+        if rows is None:
+            return None
+        trials = [Trial(**row) for row in rows]
+        trials = [dataclasses.replace(t, checkpoint=self._place(t)) for t in trials]
+        try:
+            checkpoints.read(trials[0].checkpoint)
+        except checkpoints.Damaged:
+            checkpoints.remove(trials[0].checkpoint)
+            checkpoints.remove(self._at(_FINISHED))
+            return None
+        return trials
+
+    def _place(self, trial: Trial) -> str:
+        return posixpath.join(self._at(trial.key), trial.checkpoint) if trial.checkpoint else ""
+
+    def _sweep(self) -> dict[str, Json]:
+        return checkpoints.read_json(self._at(_SWEEP)) or {}
+
+    def _empty(self, sweep: dict[str, Json]) -> None:
+        checkpoints.remove(self._at(_FINISHED))
+        for hyper in sweep["planned"]:
+            checkpoints.remove(self._at(configurations.key(hyper)))
+        checkpoints.remove(self._at(_SWEEP))
+
+    def _identity(self) -> Json:
+        """What makes a request the same. The caller tells the data's bytes apart, by the storage's name."""
+        request = self.request
+        identity = {
+            "family": families.import_path(request.family),
+            "rows": {split: table.num_rows for split, table in sorted(request.data.splits.items())},
+            "search": request.search.model_dump(mode="json"),
+            "seed": request.seed,
+            "settings": dict(request.settings),
+            "spec": request.data.spec.to_json(),
+            "threads": request.resources.cpus,
+        }
+        return json.loads(json.dumps(identity))  # as it is read back: JSON has no tuples
+
+    def _at(self, *names: str) -> str:
+        return posixpath.join(self.request.storage, *names)
+
+
+def _unreachable(storage: str, error: Exception) -> Unreachable:
+    why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
+    return Unreachable(
+        "the storage for checkpoints does not answer", where=storage, why=why, fix="see TIDEMILL_STORAGE"
+    )
+
+
+def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
+    """Best first, ties by key; what failed or never had a finite value comes last."""
+
+    def order(trial: Trial) -> tuple[bool, float, str]:
+        return trial.status == "failed", objective.key(trial.best), trial.key
+
+    return sorted(trials, key=order)

@@ -1,0 +1,102 @@
+"""A sweep under way, as its driver sees it: segments handed out, reports heard, news passed to the watcher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..contract import Metrics
+from ..sweep import Request, Trial, Watcher
+from .archive import Archive, ranked
+from .ledger import Ledger, Segment
+from .schedulers import Scheduler
+from .segments import Told
+
+_interrupts = [0]  # how often this process was interrupted
+
+
+def interrupt() -> None:
+    """End all sweeps of this process: each raises KeyboardInterrupt in its thread. For whoever catches Ctrl-C in
+    the main thread while sweeps run in others."""
+    _interrupts[0] += 1
+
+
+class Course:
+    """One sweep. All its methods are called by one thread, the watcher's too."""
+
+    def __init__(
+        self, request: Request, archive: Archive, ledger: Ledger, scheduler: Scheduler, watcher: Watcher
+    ) -> None:
+        self.request, self.ledger = request, ledger
+        self._archive, self._scheduler, self._watcher = archive, scheduler, watcher
+        self._news: list[tuple[str, int, Sequence[Metrics]]] = []
+        self._ended: set[str] = set()
+        self._planned = 0
+        self._interrupts = _interrupts[0]
+
+    def begin(self) -> None:
+        """Tell what is planned, and what an earlier start has learnt already."""
+        self._plan()
+        for key, entry in self.ledger.trials.items():
+            if entry.curve:
+                self._watcher.learnt(key, 1, list(entry.curve))
+
+    def left(self) -> bool:
+        """Whether anybody has anything to learn."""
+        return self._scheduler.next() is not None
+
+    def width(self) -> int:
+        return self._scheduler.width()
+
+    def next(self) -> Segment | None:
+        segment = self._scheduler.next()
+        self._plan()
+        if segment is not None:
+            self.ledger.running[segment.key] = segment
+        return segment
+
+    def hear(self, told: Told) -> None:
+        entry = self.ledger.trials[told.key]
+        known = len(entry.curve)
+        self.ledger.learn(told.key, told.first_epoch, told.metrics)
+        self._note(told.key, known)
+        entry.best, entry.best_epoch, entry.error = told.best, told.best_epoch, told.error
+        entry.checkpoint = told.checkpoint or entry.checkpoint
+
+    def over(self, key: str, error: str = "") -> None:
+        """The segment of this trial has ended; with an error if its process died before it could tell."""
+        if error:
+            known = self.ledger.reached(key)
+            self._archive.recall(self.ledger, key)
+            self._note(key, known)
+            self.ledger.trials[key].error = error
+        del self.ledger.running[key]
+
+    def pass_on(self) -> None:
+        """Tell the watcher what is new."""
+        if _interrupts[0] > self._interrupts:
+            raise KeyboardInterrupt
+        news, self._news = self._news, []
+        for key, first_epoch, metrics in news:
+            self._watcher.learnt(key, first_epoch, metrics)
+        for key, status in self._scheduler.ended().items():
+            if key not in self._ended:
+                self._ended.add(key)
+                self._watcher.ended(self.ledger.trial(key, status))
+
+    def trials(self) -> list[Trial]:
+        self.pass_on()
+        status = self._scheduler.ended()
+        return ranked([self.ledger.trial(key, status[key]) for key in self.ledger.trials], self.ledger.objective)
+
+    def _note(self, key: str, known: int) -> None:
+        if new := self.ledger.trials[key].curve[known:]:
+            self._news.append((key, known + 1, new))
+
+    def _plan(self) -> None:
+        """Note and tell configurations that have been drawn since, before they are learnt."""
+        if len(self.ledger.trials) == self._planned:
+            return
+        self._planned = len(self.ledger.trials)
+        self._archive.plan(self.ledger.hypers())
+        told = [(key, entry.hyper) for key, entry in self.ledger.trials.items()]
+        self._watcher.planned(told, self.request.search.epochs, self.ledger.objective)

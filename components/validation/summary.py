@@ -1,0 +1,136 @@
+"""One row per sample: the plain table that validation looks at, whatever the samples are made of.
+
+Numbers, categories and dates stand as they are. A tensor cannot be read value by value, so it is described: NAME
+holds its content hash, and NAME.shape, NAME.dtype, NAME.min, NAME.max, NAME.nan (elements that are no number),
+NAME.constant (all elements are one value) say the rest. Tensors are read in blocks and never leave numpy.
+
+Beside the columns stand the split, the row (its id, or its number in its split) and its content (one hash of
+inputs and target).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from .. import tables
+from ..contract import SPLIT, SPLITS, Data
+from ..datasets import splits
+from ..expectations import ColumnRule, Expectations
+from ..intake.columns import is_text
+
+ROW, CONTENT = "*row", "*content"  # no column of anybody's is called so
+# Rows of a tensor column that are looked at together: bounds the memory beside the column itself.
+BLOCK_ROWS = 1024
+
+
+def held(expectations: Expectations) -> dict[str, ColumnRule]:
+    """The columns that are held to their rules: inputs, id and target; every column of recorded episodes."""
+    every = expectations.environment is not None
+    rules = expectations.columns.items()
+    return {n: r for n, r in rules if every or r.role in ("id", "target") or (r.role == "input" and r.kind != "text")}
+
+
+def summarise(data: Data, expectations: Expectations) -> pd.DataFrame:
+    """One row per sample of every split, train first.
+
+    A column that a split lacks is left out. One whose values are not of its rule's kind stays what it is, so
+    that a rule on its type can tell.
+    """
+    present = {name: data.splits[name] for name in SPLITS if name in data.splits}
+    rules = {
+        name: rule
+        for name, rule in held(expectations).items()
+        if present and all(name in table.schema.names for table in present.values())
+    }
+    parts = [_part(table, split, rules) for split, table in present.items()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({SPLIT: [], ROW: []})
+
+
+def blocks(column: pa.ChunkedArray) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """(elements, missing) of a fixed-shape tensor column, BLOCK_ROWS rows at a time.
+
+    Elements have the shape [rows, elements of a row]; missing, [rows], marks rows that hold no tensor.
+    """
+    size = math.prod(column.type.shape)
+    for chunk in column.iterchunks():
+        for start in range(0, len(chunk), BLOCK_ROWS):
+            block = chunk.slice(start, BLOCK_ROWS)
+            # `values` knows nothing of the slice, unlike `flatten`, which would drop missing rows.
+            first = block.storage.offset
+            flat = block.storage.values.slice(first * size, len(block) * size).to_numpy(zero_copy_only=False)
+            yield flat.reshape(len(block), size), block.is_null().to_numpy(zero_copy_only=False)
+
+
+def _part(table: pa.Table, split: str, rules: Mapping[str, ColumnRule]) -> pd.DataFrame:
+    columns: dict[str, Any] = {SPLIT: pd.array([split] * table.num_rows, "str"), ROW: np.arange(table.num_rows)}
+    content: dict[str, Any] = {}
+    for name, rule in rules.items():
+        values = table.column(name)
+        if rule.kind == "tensor":
+            described = _describe(values)
+            columns |= {name + key: value for key, value in described.items()}
+            values = pa.array(described[""], pa.string())
+        else:
+            columns[name] = _plain(table, name, rule.kind)
+        if rule.role == "id":
+            columns[ROW] = columns[name]
+        if rule.role in ("input", "target") and not pa.types.is_nested(values.type):
+            content[name] = values
+    if content:
+        columns[CONTENT] = splits.row_hashes(pa.table(content))
+    return pd.DataFrame(columns)
+
+
+def _plain(table: pa.Table, name: str, kind: str) -> Any:
+    """A column as its kind, where it is of that kind; else as it is."""
+    given = table.schema.field(name).type
+    if pa.types.is_dictionary(given):
+        given = given.value_type
+    whole = pa.types.is_integer(given) or pa.types.is_boolean(given)
+    number = whole or pa.types.is_floating(given) or pa.types.is_decimal(given)
+    if pa.types.is_null(given):  # nothing is there, so nothing is of another kind
+        return np.full(table.num_rows, np.nan)
+    if kind == "number" and number:
+        return tables.numbers(table, name)
+    if kind in ("category", "text") and (number or is_text(given)):
+        return tables.text(table, name).to_pandas()
+    if kind == "date" and (pa.types.is_timestamp(given) or pa.types.is_date(given)):
+        time_us, missing = tables.microseconds(table, name)
+        return np.where(missing, np.datetime64("NaT", "us"), time_us.view("datetime64[us]"))
+    return table.column(name).to_pandas()
+
+
+def _describe(column: pa.ChunkedArray) -> dict[str, Any]:
+    """A tensor column by what its name goes on with; "" is the content hash, None where there is no tensor."""
+    if not isinstance(column.type, pa.FixedShapeTensorType):
+        return {"": pd.array([None] * len(column), "str"), ".shape": str(column.type), ".dtype": str(column.type)}
+    found = [_describe_block(elements, missing) for elements, missing in blocks(column)]
+    described = {key: np.concatenate([part[key] for part in found]) for key in found[0]} if found else _NOTHING
+    shape, dtype = str(tuple(column.type.shape)), str(np.dtype(column.type.value_type.to_pandas_dtype()))
+    return {**described, "": pd.array(described[""], "str"), ".shape": shape, ".dtype": dtype}
+
+
+def _describe_block(elements_NE: NDArray[Any], missing_N: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """N rows of E elements."""
+    rows_NE = np.ascontiguousarray(elements_NE)
+    digests = [hashlib.blake2b(row, digest_size=16).hexdigest() for row in rows_NE]
+    smallest, largest = np.fmin.reduce(rows_NE, axis=1), np.fmax.reduce(rows_NE, axis=1)  # NaN only where all are NaN
+    nan = np.isnan(rows_NE).sum(axis=1) if rows_NE.dtype.kind == "f" else np.zeros(len(rows_NE), np.int64)
+    return {
+        "": np.where(missing_N, np.array(None), np.array(digests, object)),
+        ".min": np.where(missing_N, np.nan, smallest),
+        ".max": np.where(missing_N, np.nan, largest),
+        ".nan": np.where(missing_N, 0, nan),
+        ".constant": (~missing_N & (nan == 0) & (smallest == largest)).astype(np.int64),
+    }
+
+
+_NOTHING = {**dict.fromkeys(("", ".min", ".max", ".nan", ".constant"), np.zeros(0)), "": np.zeros(0, object)}
