@@ -112,7 +112,7 @@ class Pipeline(Block):
     checkpoint_every_s: float = Field(
         5.0, ge=0, description="Seconds between checkpoints inside a rung; 0: every epoch."
     )
-    schedule: str | None = Field(None, description="A cron line, such as '0 6 * * *'.")
+    schedule: str | None = Field(None, description="A cron line in UTC, such as '0 6 * * *'.")
     tags: list[str] = []
 
 

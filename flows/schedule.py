@@ -15,6 +15,7 @@ def deployments(project: Project) -> list[Any]:
     """One deployment for each pipeline with a schedule; a run that comes due while the last one works is dropped,
     since its work would be the same."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
     from .pipeline import pipeline
@@ -23,7 +24,7 @@ def deployments(project: Project) -> list[Any]:
     return [
         pipeline.to_deployment(
             name,
-            cron=block.schedule,
+            schedule=Cron(block.schedule, timezone="UTC"),
             parameters={"name": name, "root": str(project.workspace.root)},
             tags=[*block.tags, block.family, block.dataset],
             concurrency_limit=one,

@@ -115,7 +115,7 @@ def _tell(workspace: Workspace, params: Params, say: Say) -> None:
     for name, url in addresses(workspace).items():
         say(f"{name:10} {url}")
     for name, line in _scheduled(params).items():
-        say(f"{'schedule':10} {name}: {line}")
+        say(f"{'schedule':10} {name}: {line} (UTC)")
     if not _scheduled(params):
         say("no pipeline in params.yaml has a schedule; start again after adding one")
     say(f"{'logs':10} {workspace.state / 'logs'}\nCtrl-C stops all")
