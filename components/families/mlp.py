@@ -101,15 +101,13 @@ class Mlp:
         rows right, and the first lucky one would be served."""
         return Objective("loss" if spec.task == "classification" else "rmse", "min")
 
-    def search_space(self, spec: Spec) -> Mapping[str, Domain]:
-        # Little decay makes a classifier of a small table sure of everything; a squared error has no such pull.
-        least = 1.0 if spec.classes else 0.1
+    def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
         return {
-            "depth": Choice((1, 2, 3)),
+            "depth": Choice((0, 1, 2)),  # none: logistic or linear regression, which small tables often want
             "width": Choice((64, 128, 256)),
             "dropout": Uniform(0.0, 0.4),
             "lr": Uniform(1e-3, 4e-3, log=True, mutable=True),
-            "weight_decay": Uniform(least, 5.0, log=True, mutable=True),
+            "weight_decay": Uniform(0.1, 5.0, log=True, mutable=True),
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:

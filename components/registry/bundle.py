@@ -28,7 +28,7 @@ UNNAMED = PREFIX + "0" * 12  # the package's name while its sources are hashed
 
 def roots(family: str) -> list[str]:
     """The modules that a model of this family (`module:Class`) starts from."""
-    return [f"{__package__}.model", family.partition(":")[0]]
+    return ["components.model", family.partition(":")[0]]
 
 
 def requirements(family: str) -> set[str]:
