@@ -48,12 +48,10 @@ def breast_cancer(data: Data, _: Mapping[str, Any]) -> Comparison:
     from sklearn.preprocessing import StandardScaler
 
     def taught(strength: float) -> Any:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000)).fit(
-            *_plain(data, "train")
-        )
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000)).fit(*plain(data, "train"))
 
     usual = taught(1.0)
-    chosen = max((taught(c) for c in (0.01, 0.1, 1.0, 10.0)), key=lambda rival: rival.score(*_plain(data, "val")))
+    chosen = max((taught(c) for c in (0.01, 0.1, 1.0, 10.0)), key=lambda rival: rival.score(*plain(data, "val")))
     rivals = {"logistic regression": usual, "logistic regression, tuned": chosen}
     return Comparison("test/accuracy", {name: _measured(rival, data) for name, rival in rivals.items()})
 
@@ -63,7 +61,7 @@ def digits(data: Data, _: Mapping[str, Any]) -> Comparison:
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.svm import SVC
 
-    pixels, classes = _plain(data, "train")
+    pixels, classes = plain(data, "train")
     rivals = {"nearest neighbours": KNeighborsClassifier(3), "support vector machine": SVC(C=10)}
     return Comparison(
         "test/accuracy", {name: _measured(rival.fit(pixels, classes), data) for name, rival in rivals.items()}, 0.98
@@ -79,7 +77,7 @@ def digits_anomaly(data: Data, settings: Mapping[str, Any]) -> Comparison:
     from sklearn.svm import OneClassSVM
 
     normal = data.spec.classes.index(settings["normal"])
-    rows = {split: _plain(data, split) for split in ("train", "val", "test")}
+    rows = {split: plain(data, split) for split in ("train", "val", "test")}
     taught = rows["train"][0][rows["train"][1] == normal]
     views: list[Any] = [FunctionTransformer(), StandardScaler()]
     views += [PCA(size, whiten=white, random_state=0) for size in (16, 32, 64) for white in (False, True)]
@@ -125,7 +123,7 @@ COMPARISONS: dict[str, Callable[[Data, Mapping[str, Any]], Comparison]] = {
 }
 
 
-def _plain(data: Data, split: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def plain(data: Data, split: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Inputs and class numbers as rivals want them: one row of numbers each."""
     rows, spec = data.splits[split], data.spec
     blocks = [
@@ -138,10 +136,20 @@ def _plain(data: Data, split: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
 
 
 def _measured(rival: Any, data: Data) -> Metrics:
-    inputs, truth = _plain(data, "test")
+    inputs, truth = plain(data, "test")
     if hasattr(rival, "predict_proba"):
         return metrics.classification("test", rival.predict_proba(inputs), truth)
     return {"test/accuracy": float(np.mean(rival.predict(inputs) == truth))}
+
+
+def project(workspace: Workspace) -> plan.Project:
+    """A project in which nothing is trained by stages."""
+    from components.sweep import Watcher
+
+    def nobody(_: str) -> Watcher:
+        raise NotImplementedError("nothing is trained here")
+
+    return plan.Project(workspace, params.load(workspace), lambda _: None, nobody)
 
 
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────
@@ -149,13 +157,7 @@ def _measured(rival: Any, data: Data) -> Metrics:
 
 def compare(workspace: Workspace, name: str) -> tuple[Metrics, Comparison]:
     """The champion's metrics on the test rows, and the comparison. Raises TidemillError if there is no champion."""
-    from components.sweep import Watcher
-
-    def nobody(_: str) -> Watcher:
-        raise NotImplementedError("nothing is trained here")
-
-    project = plan.Project(workspace, params.load(workspace), lambda _: None, nobody)
-    resolved = plan.resolve(project, name)
+    resolved = plan.resolve(project(workspace), name)
     data = datasets.load(workspace, resolved.block.dataset, resolved.expectations, resolved.spec.task)
     champion = registry.load_champion(workspace, name)
     return champion.evaluate(dict(data.splits), "test"), COMPARISONS[name](data, resolved.block.settings)

@@ -97,6 +97,13 @@ def interrupt() -> None:
     tuning.interrupt()
 
 
+def require_computing(project: Project) -> None:
+    """Raise Unreachable, within seconds, if RAY_ADDRESS is set and no cluster answers there."""
+    from . import tuning
+
+    tuning.require(project.workspace.ray_address)
+
+
 @contextlib.contextmanager
 def computing(project: Project) -> Iterator[None]:
     """Hold Ray for several stages, so that each need not start it."""

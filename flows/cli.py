@@ -61,12 +61,16 @@ def _run(project: Project, chosen: list[str]) -> None:
     from .progress import screen
 
     servers.require_addresses()
-    with ExitStack() as stack:
-        if any(step.stage == "train" and step.action == "run" for step in _steps(project, chosen)):
-            from components import stages
+    training = any(step.stage == "train" and step.action == "run" for step in _steps(project, chosen))
+    if training:
+        from components import stages
 
-            stack.enter_context(stages.computing(project))
+        stages.require_computing(project)
+    with ExitStack() as stack:
+        # The server outlives Ray: what is logged while Ray ends still has somewhere to go.
         stack.enter_context(servers.prefect_server(project.workspace, project.say))
+        if training:
+            stack.enter_context(stages.computing(project))
         from .pipeline import pipelines
 
         stack.enter_context(screen.live())

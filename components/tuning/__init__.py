@@ -36,9 +36,9 @@ from .course import Course, interrupt
 from .ledger import Ledger, Segment
 from .schedulers import scheduler
 from .segments import Lesson, Told
-from .sessions import Share, session
+from .sessions import Share, require, session
 
-__all__ = ["interrupt", "session", "sweep"]
+__all__ = ["interrupt", "require", "session", "sweep"]
 
 _RETRIES = 2  # of a segment whose process died
 _COUNT_CPUS_EVERY_S = 30.0

@@ -206,15 +206,7 @@ def _start(stack: contextlib.ExitStack) -> None:
 
 
 def _join(stack: contextlib.ExitStack, address: str, packages: frozenset[str]) -> None:
-    if address.startswith("ray://"):
-        raise ParamsError(
-            "RAY_ADDRESS names Ray's client port",
-            where=address,
-            why="a sweep's driver must be a node of the cluster",
-            fix="ray start --address HOST:6379 --num-cpus 0 on this machine, then RAY_ADDRESS=HOST:6379",
-        )
-    if address != "auto":
-        _check_answers(address)
+    require(address)
     environment = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "FSSPEC_", "TUNE_"))}
     runtime_env = {"py_modules": [str(import_folder(name)) for name in sorted(packages)], "env_vars": environment}
     stack.enter_context(_silence())
@@ -224,6 +216,21 @@ def _join(stack: contextlib.ExitStack, address: str, packages: frozenset[str]) -
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise _unreachable(address, str(error).strip().split("\n", 1)[0]) from error
+
+
+def require(address: str | None) -> None:
+    """Raise Unreachable, within seconds, if no cluster answers at the address; ParamsError if it is none."""
+    if (address := _named(address)) is None:
+        return
+    if address.startswith("ray://"):
+        raise ParamsError(
+            "RAY_ADDRESS names Ray's client port",
+            where=address,
+            why="a sweep's driver must be a node of the cluster",
+            fix="ray start --address HOST:6379 --num-cpus 0 on this machine, then RAY_ADDRESS=HOST:6379",
+        )
+    if address != "auto":
+        _check_answers(address)
 
 
 def _check_answers(address: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.quality import Comparison, _measured, _plain
+from benchmarks.quality import Comparison, _measured, plain
 from tests.components.cases import images
 
 RIVALS = {"good": {"test/accuracy": 0.95}, "poor": {"test/accuracy": 0.5}}
@@ -26,8 +26,8 @@ def test_a_champion_whose_figure_is_no_number_misses() -> None:
 
 def test_rivals_see_every_pixel_as_a_column_and_the_same_rows() -> None:
     data = images("classification")
-    inputs, truth = _plain(data, "test")
+    inputs, truth = plain(data, "test")
     assert inputs.shape == (72, 144) and inputs.max() <= 1
     assert np.array(data.spec.classes)[truth].tolist() == data.splits["test"]["target"].to_pylist()
-    rival = LogisticRegression(max_iter=500).fit(*_plain(data, "train"))
+    rival = LogisticRegression(max_iter=500).fit(*plain(data, "train"))
     assert _measured(rival, data)["test/accuracy"] == rival.score(inputs, truth)
