@@ -37,7 +37,7 @@ check: setup  ## ruff, mypy, import contracts
 
 test: setup  ## every test
 	@tidemill data fetch
-	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup
+	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 schema: setup  ## JSON Schema of params.yaml, for editors
 	@tidemill schema

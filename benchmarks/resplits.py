@@ -68,11 +68,10 @@ def regression_accuracies(data: Data) -> dict[str, float]:
         c: make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=10_000)).fit(*rows["train"])
         for c in STRENGTHS
     }
-    loss = {
-        c: metrics.classification("val", r.predict_proba(rows["val"][0]), rows["val"][1]) for c, r in taught.items()
-    }
-    by_accuracy = max(STRENGTHS, key=lambda c: loss[c]["val/accuracy"])
-    by_loss = min(STRENGTHS, key=lambda c: loss[c]["val/loss"])
+    inputs, truth = rows["val"]
+    reached = {c: metrics.classification("val", rival.predict_proba(inputs), truth) for c, rival in taught.items()}
+    by_accuracy = max(STRENGTHS, key=lambda c: reached[c]["val/accuracy"])
+    by_loss = min(STRENGTHS, key=lambda c: reached[c]["val/loss"])
     chosen = {"by default": 1.0, "chosen by val accuracy": by_accuracy, "chosen by val loss": by_loss}
     return {f"logistic regression, {name}": float(taught[c].score(*rows["test"])) for name, c in chosen.items()}
 
@@ -82,6 +81,8 @@ def main() -> int:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--pipeline", default="breast-cancer")
     given = parser.parse_args()
+    if given.splits < 2:
+        parser.error("a mean with an error needs two splits or more")
     workspace = Workspace.find()
     resolved = plan.resolve(project(workspace), given.pipeline)
     data = datasets.load(workspace, resolved.block.dataset, resolved.expectations, resolved.spec.task)
