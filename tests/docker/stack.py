@@ -188,7 +188,7 @@ class Stack:
         """`docker compose exec NAME WORDS`."""
         enter = ["nsenter", f"--target={self.first(name)}", "--net", "--mount", "--pid", f"--wd={self.project}"]
         env = self.environment(name) | more
-        return subprocess.run([*enter, *words], env=env, capture_output=True, text=True, timeout=180)
+        return subprocess.run([*enter, *words], env=env, capture_output=True, text=True, timeout=300)
 
     def first(self, name: str) -> int:
         """The number, outside, of the service's first process."""
