@@ -54,7 +54,7 @@ def family_accuracy(resolved: Resolved, data: Data) -> float:
                 break
     assert best is not None
     net = family.load(data.spec, best[1], best[2])
-    return family.evaluate(net, data, "test")["test/accuracy"]
+    return family.measure(data.spec, family.judge(net, data, "test"), "test")["test/accuracy"]
 
 
 def regression_accuracies(data: Data) -> dict[str, float]:

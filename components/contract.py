@@ -15,10 +15,12 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 Json: TypeAlias = Any  # None, bool, int, float, str, or lists and string-keyed dicts of these
 Hyper: TypeAlias = Mapping[str, Json]  # one configuration: setting name → plain value
 Metrics: TypeAlias = dict[str, float]  # "split/metric" → value
+Outcomes: TypeAlias = Mapping[str, NDArray[Any]]  # what came of samples or episodes: the first axis of each array
 Learning: TypeAlias = Literal["supervised", "unsupervised", "reinforcement"]
 Task: TypeAlias = Literal["classification", "regression", "anomaly", "control"]
 Kind: TypeAlias = Literal["number", "category", "date", "tensor"]
@@ -192,8 +194,12 @@ class Family(Protocol[Net]):
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
         """The net to serve, in evaluation mode, from `state.served()`."""
 
-    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
-        """Metrics of the net on a split, named split/metric; the objective among them."""
+    def judge(self, net: Net, data: Data, split: str) -> Outcomes:
+        """What came of each sample of a split, in the order of its rows, or of each of its episodes, in the order of
+        their seeds: all that `measure` needs. Two nets are compared sample by sample."""
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
+        """Metrics of `judge`'s outcomes, or of some of them, named split/metric; the objective among them."""
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
         """The objective (split/metric) of the trivial rival on the same rows; a champion must beat it. `hyper` holds

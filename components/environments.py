@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .contract import Column, Data, Metrics, Spec, State
+from .contract import Column, Data, Metrics, Outcomes, Spec, State
 from .errors import DataError
 from .tables import Rows, numbers, tensors
 
@@ -93,9 +93,9 @@ def training_seed(seed: int, episode: int) -> int:
     return TRAINING_SEEDS + drawn % (2**31 - TRAINING_SEEDS)
 
 
-def measure(policy: Policy, arena: Sequence[Any], split: str) -> Metrics:
-    """split/return and split/return_std (mean and deviation of the undiscounted returns) over one episode in each
-    environment, all in step, so that the policy is asked once for all."""
+def play(policy: Policy, arena: Sequence[Any], split: str) -> Outcomes:
+    """The undiscounted return of one episode in each environment, by the split's own seeds, all in step, so that the
+    policy is asked once for all."""
     x_NO = np.stack([flat(world.reset(seed=SEEDS[split] + i)[0]) for i, world in enumerate(arena)])
     return_N, live = np.zeros(len(arena)), list(range(len(arena)))
     while live:
@@ -107,6 +107,12 @@ def measure(policy: Policy, arena: Sequence[Any], split: str) -> Metrics:
             if not (terminated or truncated):
                 going.append(i)
         live = going
+    return {"return": return_N}
+
+
+def measure(outcomes: Outcomes, split: str) -> Metrics:
+    """split/return and split/return_std: mean and deviation of the episodes' returns."""
+    return_N = outcomes["return"]
     return {f"{split}/return": float(return_N.mean()), f"{split}/return_std": float(return_N.std())}
 
 

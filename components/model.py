@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from safetensors.torch import load_file, save_file
 
-from .contract import MODEL, Data, Family, Hyper, Json, Metrics, Spec, State
+from .contract import MODEL, Data, Family, Hyper, Json, Metrics, Outcomes, Spec, State
 from .errors import RegistryError
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
@@ -40,9 +40,16 @@ class Model:
     def outputs(self) -> pa.Schema:
         return self.family.outputs(self.spec)
 
+    def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:
+        """What comes of each row (or episode) of the same kind as the model was trained on."""
+        return self.family.judge(self.net, Data(self.spec, splits), split)
+
+    def measure(self, outcomes: Outcomes, split: str) -> Metrics:
+        """split/metric of what came of rows."""
+        return self.family.measure(self.spec, outcomes, split)
+
     def evaluate(self, splits: dict[str, pa.Table], split: str) -> Metrics:
-        """split/metric on rows of the same kind as the model was trained on."""
-        return self.family.evaluate(self.net, Data(self.spec, splits), split)
+        return self.measure(self.judge(splits, split), split)
 
 
 def save(folder: Path, family_path: str, spec: Spec, hyper: Hyper, state: State) -> str:

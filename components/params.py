@@ -89,6 +89,16 @@ class Gate(Block):
         None, description="Whether more or less of the metric is better. Needed if it is not the objective."
     )
     margin: float = Field(0.0, ge=0, description="By how much the present champion must be beaten.")
+    confidence: float = Field(
+        0.95,
+        ge=0.5,
+        lt=1,
+        description="Of the bootstrapped interval of the difference; its lower end decides.",
+    )
+    floors: dict[str, float] = Field(
+        {}, description="By column: what the metric must reach on the test rows of each of its values."
+    )
+    slice_rows: int = Field(20, ge=1, description="A value in fewer test rows than this has no floor.")
 
 
 class Scoring(Block):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -14,14 +13,17 @@ import typer
 
 from components.errors import ParamsError, TidemillError
 
+from . import champions
+from .printing import AsJson, show
+
 if TYPE_CHECKING:
     from components.plan import Project
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data = typer.Typer(no_args_is_help=True, help="Datasets: fetch them, add your own.")
 app.add_typer(data, name="data")
+champions.add(app)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Pipelines of params.yaml.")]
 All = Annotated[bool, typer.Option("--all", help="Every pipeline.")]
 Tag = Annotated[list[str] | None, typer.Option("--tag", help="Every pipeline with this tag.")]
@@ -84,7 +86,7 @@ def show_plan(names: Names = None, every: All = False, tag: Tag = None, as_json:
 
     project = _project()
     steps = _steps(project, _choose(project, names, every or not (names or tag), tag))
-    _print([dataclasses.asdict(step) for step in steps], as_json)
+    show([dataclasses.asdict(step) for step in steps], as_json)
 
 
 @app.command()
@@ -123,7 +125,7 @@ def score(
     project = _project()
     project.params.pipeline(pipeline)
     scored = stages.score_table(project, pipeline, source, output, ignore_extra=ignore_extra, row_id=row_id)
-    _print([scored], as_json)
+    show([scored], as_json)
 
 
 @app.command()
@@ -138,7 +140,7 @@ def pipelines(as_json: AsJson = False) -> None:
     """List the pipelines of params.yaml."""
     from components.results import describe
 
-    _print(describe(_project()), as_json)
+    show(describe(_project()), as_json)
 
 
 @app.command()
@@ -218,7 +220,7 @@ def _print_results(project: Project, names: Sequence[str], as_json: bool) -> Non
     from components.results import results as read
 
     rows = read(project, names)
-    _print([row.to_json() if as_json else row.to_row() for row in rows], as_json)
+    show([row.to_json() if as_json else row.to_row() for row in rows], as_json)
 
 
 def _where_to_look(project: Project) -> None:
@@ -230,30 +232,6 @@ def _where_to_look(project: Project) -> None:
     project.say("  results/PIPELINE/train/plots   learning curves, confusion matrix, worst examples")
     project.say("  tidemill up                    the MLflow and Prefect pages, and the schedules")
     project.say("  tidemill score NAME IN OUT     score a table of your own with the champion")
-
-
-def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """A table for people, or JSON, on stdout."""
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE, pad_edge=False)
-    for title in rows[0] if rows else ():
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    # A pipe gets whole lines: nobody greps a table that was folded at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "–" if value is None else str(value)
 
 
 def main() -> None:

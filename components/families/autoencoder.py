@@ -24,7 +24,21 @@ from torch import nn
 from torch.nn import functional
 
 from .. import images, metrics
-from ..contract import Choice, Data, Domain, Epoch, Hyper, Learning, Metrics, Objective, Spec, State, Task, Uniform
+from ..contract import (
+    Choice,
+    Data,
+    Domain,
+    Epoch,
+    Hyper,
+    Learning,
+    Metrics,
+    Objective,
+    Outcomes,
+    Spec,
+    State,
+    Task,
+    Uniform,
+)
 from ..errors import DataError, ParamsError
 from ..tables import Rows, labels
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
@@ -153,7 +167,7 @@ class Autoencoder:
         def evaluate(served: Net) -> Metrics:
             _calibrate(served, train)
             score_N = _distances(served, val)
-            measured = _measured(spec, "val", score_N, ~val_normal_N)
+            measured = self.measure(spec, {"score": score_N, "anomalous": ~val_normal_N}, "val")
             served.threshold.fill_(float(np.quantile(score_N[val_normal_N], 1 - settings.flagged)))
             return measured
 
@@ -174,9 +188,19 @@ class Autoencoder:
         unpack(state, {"model": net})
         return net.to(device()).eval()
 
-    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
-        anomalous_N = ~_is_normal(data, split, net.settings)
-        return _measured(data.spec, split, _distances(net, _images(net, data.splits[split])), anomalous_N)
+    def judge(self, net: Net, data: Data, split: str) -> Outcomes:
+        score_N = _distances(net, _images(net, data.splits[split]))
+        return {"score": score_N, "anomalous": ~_is_normal(data, split, net.settings)}
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
+        """split/auroc and split/average_precision, and split/loss: the mean score of normal rows. Raises DataError
+        unless there are rows of both kinds."""
+        score_N, anomalous_N = outcomes["score"], outcomes["anomalous"]
+        if not anomalous_N.any() or anomalous_N.all():
+            fault = f"split {split!r} holds {(~anomalous_N).sum()} normal rows and {anomalous_N.sum()} anomalies"
+            raise DataError(fault, where=spec.dataset, fix="it needs both: name another class as `normal`, or add rows")
+        loss = {f"{split}/loss": float(score_N[~anomalous_N].mean())}
+        return metrics.detection(split, score_N, anomalous_N) | loss
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
         """The squared distance from the mean normal training image."""
@@ -194,16 +218,6 @@ class Autoencoder:
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
         return OUTPUTS
-
-
-def _measured(spec: Spec, split: str, score_N: metrics.Floats, anomalous_N: Mask) -> Metrics:
-    """split/auroc and split/average_precision, and split/loss: the mean score of normal rows. Raises DataError unless
-    there are rows of both kinds."""
-    if not anomalous_N.any() or anomalous_N.all():
-        fault = f"split {split!r} holds {(~anomalous_N).sum()} normal rows and {anomalous_N.sum()} anomalies"
-        raise DataError(fault, where=spec.dataset, fix="it needs both: name another class as `normal`, or add rows")
-    loss = {f"{split}/loss": float(score_N[~anomalous_N].mean())}
-    return metrics.detection(split, score_N, anomalous_N) | loss
 
 
 def _is_normal(data: Data, split: str, settings: Settings) -> Mask:

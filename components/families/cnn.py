@@ -22,7 +22,21 @@ from torch import nn
 from torch.nn import functional
 
 from .. import images, metrics
-from ..contract import Choice, Data, Domain, Epoch, Hyper, Learning, Metrics, Objective, Spec, State, Task, Uniform
+from ..contract import (
+    Choice,
+    Data,
+    Domain,
+    Epoch,
+    Hyper,
+    Learning,
+    Metrics,
+    Objective,
+    Outcomes,
+    Spec,
+    State,
+    Task,
+    Uniform,
+)
 from ..tables import class_columns, classified, labels
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
 
@@ -140,9 +154,12 @@ class Cnn:
         unpack(state, {"model": net})
         return _placed(net).eval()
 
-    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
+    def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         predicted = _predict(net, images.read(data.spec, data.splits[split]))
-        return metrics.classification(split, predicted.numpy(), _truth(data, split))
+        return {"probability": predicted.numpy(), "truth": _truth(data, split)}
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
+        return metrics.classification(split, outcomes["probability"], outcomes["truth"])
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows."""

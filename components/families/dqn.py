@@ -39,6 +39,7 @@ from ..contract import (
     Learning,
     Metrics,
     Objective,
+    Outcomes,
     Spec,
     State,
     Task,
@@ -250,7 +251,7 @@ class Dqn:
             learner.go_on(state)
         arena = [environments.make(spec, "Discrete") for _ in range(EPISODES["val"])]
         while True:
-            metrics = learner.learn_epoch() | environments.measure(net.greedy, arena, "val")
+            metrics = learner.learn_epoch() | environments.measure(environments.play(net.greedy, arena, "val"), "val")
             learner.keep_best(metrics["val/return"], self.objective(spec))
             yield Epoch(learner.epoch, metrics, learner.keeper())
 
@@ -259,10 +260,13 @@ class Dqn:
         unpack(state, {"model": net})
         return net.to(device()).eval()
 
-    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
+    def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         """Returns of greedy episodes: each split has seeds of its own, the same for every net."""
         arena = [environments.make(data.spec, "Discrete") for _ in range(EPISODES[split])]
-        return environments.measure(net.greedy, arena, split)
+        return environments.play(net.greedy, arena, split)
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
+        return environments.measure(outcomes, split)
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """A random policy: the mean return of the split's recorded episodes."""

@@ -23,7 +23,21 @@ from torch import nn
 from torch.nn import functional
 
 from .. import metrics
-from ..contract import Choice, Data, Domain, Epoch, Hyper, Learning, Metrics, Objective, Spec, State, Task, Uniform
+from ..contract import (
+    Choice,
+    Data,
+    Domain,
+    Epoch,
+    Hyper,
+    Learning,
+    Metrics,
+    Objective,
+    Outcomes,
+    Spec,
+    State,
+    Task,
+    Uniform,
+)
 from ..errors import DataError
 from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, labels, numbers
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
@@ -133,7 +147,7 @@ class Mlp:
             rows=len(y_N),
             batch_rows=settings.batch_rows or _batch_rows(len(y_N)),
             loss=loss,
-            evaluate=lambda served: _measure(spec, "val", _predict(served, *val), val_truth_N),
+            evaluate=lambda served: self.measure(spec, _outcomes(_predict(served, *val), val_truth_N), "val"),
             objective=self.objective(spec),
             fitted=lambda _: {"encoder": encoder.to_json(), "target": list(target)},
             clip=settings.clip,
@@ -149,9 +163,13 @@ class Mlp:
         unpack(state, {"model": net})
         return net.to(device()).eval()
 
-    def evaluate(self, net: Net, data: Data, split: str) -> Metrics:
-        predicted = _predict(net, *_inputs(net, data.splits[split]))
-        return _measure(data.spec, split, predicted, _truth(data, split))
+    def judge(self, net: Net, data: Data, split: str) -> Outcomes:
+        return _outcomes(_predict(net, *_inputs(net, data.splits[split])), _truth(data, split))
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
+        if spec.classes:
+            return metrics.classification(split, outcomes["predicted"], outcomes["truth"])
+        return metrics.regression(split, outcomes["predicted"][:, 0], outcomes["truth"])
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows, or their mean target."""
@@ -207,7 +225,5 @@ def _predict(net: Net, x_NF: torch.Tensor, c_NC: torch.Tensor) -> torch.Tensor:
     return y_NK.double() * deviation + mean
 
 
-def _measure(spec: Spec, split: str, predicted: torch.Tensor, truth_N: NDArray[Any]) -> Metrics:
-    if spec.classes:
-        return metrics.classification(split, predicted.numpy(), truth_N)
-    return metrics.regression(split, predicted[:, 0].numpy(), truth_N)
+def _outcomes(predicted: torch.Tensor, truth_N: NDArray[Any]) -> Outcomes:
+    return {"predicted": predicted.numpy(), "truth": truth_N}

@@ -6,7 +6,7 @@ is, and the code that runs it. Files are written first, the version last: a vers
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
 import tempfile
 from dataclasses import dataclass
@@ -15,19 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 from .. import model
 from ..contract import Data, Json, Metrics, Objective
-from ..errors import RegistryError
 from ..params import Gate
 from ..tracking.store import Store, answering, open_store
 from ..workspace import Workspace
-from . import artifact
-from .bundle import Shipped
-from .gate import Decision, Rival, Terms, decide
+from . import artifact, history, versions
+from .gate import Decision, Rival, Slice, Terms, decide
+from .versions import CHAMPION, TAG, Version, champion, champion_identity, load, load_champion
+
+__all__ = [
+    "CHAMPION",
+    "TAG",
+    "Candidate",
+    "Registered",
+    "Version",
+    "champion",
+    "champion_identity",
+    "load",
+    "load_champion",
+    "register",
+]
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION = "champion"
-TAG = "tidemill."
+_TEXTS = ("reason", "metric")  # of a decision; the rest is JSON in its tags
 
 
 @dataclass(frozen=True)
@@ -50,138 +61,6 @@ class Registered:
     decision: Decision
 
 
-@dataclass(frozen=True)
-class Version:
-    """One registered version and the folder with its files, on this machine."""
-
-    pipeline: str
-    version: int
-    folder: Path
-    tags: dict[str, str]
-    fetched: bool = False
-
-    @property
-    def model_folder(self) -> Path:
-        return self.folder / artifact.MODEL
-
-
-# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def champion(workspace: Workspace, pipeline: str) -> Version:
-    """The version that scoring uses. Raises RegistryError if there is none."""
-    store = open_store(workspace)
-    with answering(store.uri):
-        found = _champion(store, pipeline)
-        if found is None:
-            raise RegistryError(
-                f"pipeline {pipeline!r} has no champion", where=store.uri, fix=f"tidemill run {pipeline}"
-            )
-        return _local(workspace, store, found)
-
-
-def champion_identity(workspace: Workspace, pipeline: str) -> Json:
-    """What says whether the champion is still the same; None if there is none."""
-    store = open_store(workspace)
-    with answering(store.uri):
-        found = _champion(store, pipeline)
-        if found is None:
-            return None
-        tags = _tags(found)
-        names = ("weights_sha256", "description_sha256", "code")
-        return {"version": int(found.version)} | {name: tags[TAG + name] for name in names}
-
-
-def load_champion(workspace: Workspace, pipeline: str) -> Shipped:
-    """The champion, run by the code that it was registered with. Raises RegistryError if there is none or its
-    files are not what was registered."""
-    return _open(champion(workspace, pipeline))
-
-
-def load(workspace: Workspace, pipeline: str, version: int) -> Shipped:
-    """The same for any version."""
-    from mlflow.exceptions import MlflowException
-
-    store = open_store(workspace)
-    with answering(store.uri):
-        try:
-            found = store.client.get_model_version(pipeline, str(version))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise RegistryError(
-                f"pipeline {pipeline!r} has no version {version}", where=store.uri, fix=f"tidemill run {pipeline}"
-            ) from error
-        return _open(_local(workspace, store, found))
-
-
-def _champion(store: Store, pipeline: str) -> ModelVersion | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return store.client.get_model_version_by_alias(pipeline, CHAMPION)
-    except MlflowException as error:
-        # MLflow calls an absent model RESOURCE_DOES_NOT_EXIST and an absent alias INVALID_PARAMETER_VALUE.
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
-def _tags(found: ModelVersion) -> dict[str, str]:
-    tags = dict(found.tags)
-    if f"{TAG}gate" not in tags:
-        raise RegistryError(
-            "this version was not registered by Tidemill",
-            where=f"{found.name} version {found.version}",
-            fix=f"give the alias {CHAMPION!r} to another version in the MLflow UI, or remove it",
-        )
-    return tags
-
-
-def _local(workspace: Workspace, store: Store, found: ModelVersion) -> Version:
-    """The version with its files on this machine: where they lie, or fetched once beside the project's state."""
-    name, number, tags = found.name, int(found.version), _tags(found)
-    uri = store.client.get_model_version_download_uri(name, found.version)
-    if place := artifact.local(uri):
-        return Version(name, number, place, tags)
-    folder = workspace.state / "models" / name / f"{number}-{tags[TAG + 'description_sha256'][:12]}"
-    if not folder.is_dir():
-        _fetch(store, uri, folder)
-    return Version(name, number, folder, tags, fetched=True)
-
-
-def _fetch(store: Store, uri: str, folder: Path) -> None:
-    from mlflow.artifacts import download_artifacts
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        fetched = Path(download_artifacts(artifact_uri=uri, dst_path=place, tracking_uri=store.uri))
-        with contextlib.suppress(OSError):  # another process was faster
-            fetched.rename(folder)
-    if not (folder / artifact.MODEL).is_dir():
-        raise RegistryError("the files of a version cannot be fetched", where=uri, why=f"no {artifact.MODEL} there")
-
-
-def _open(version: Version) -> Shipped:
-    """Load a version by its own code, after checking that its files are what was registered."""
-    place = f"{version.pipeline} version {version.version}: {version.folder}"
-    wanted = version.tags.get(f"{TAG}description_sha256")
-    described = version.model_folder / model.DESCRIPTION
-    if not described.is_file() or model.sha256(described) != wanted:
-        raise RegistryError(
-            f"{model.DESCRIPTION} is absent or not what was registered", where=place, fix=_way_out(version)
-        )
-    try:
-        return artifact.load(version.folder)
-    except RegistryError as error:
-        raise RegistryError(error.what, where=place, why=error.why, fix=_way_out(version)) from error
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise RegistryError(
-            "a registered model cannot be loaded", where=place, why=why, fix=_way_out(version)
-        ) from error
-
-
 # ── registering ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -195,7 +74,7 @@ def register(workspace: Workspace, candidate: Candidate, data: Data, objective: 
     store, terms = open_store(workspace), Terms.of(gate, objective, candidate.baseline)
     workspace.state.mkdir(parents=True, exist_ok=True)
     with answering(store.uri), tempfile.TemporaryDirectory(prefix="register-", dir=workspace.state) as place:
-        present = _champion(store, candidate.pipeline)
+        present = versions.present(store, candidate.pipeline)
         built = artifact.build(candidate.folder, data, Path(place))
         tags = _identity(candidate, built, gate)
         old = _earlier(store, candidate.pipeline, tags)
@@ -203,26 +82,27 @@ def register(workspace: Workspace, candidate: Candidate, data: Data, objective: 
             _mend(store, old, built)
         if old and (_same_gate(old, tags) or (present and present.version == old.version)):
             return _finish(store, old, present)
-        rival = _rival(_local(workspace, store, present)) if present else None
+        rival = _rival(versions.local(workspace, store, present)) if present else None
         decision = decide(artifact.load(built), rival, dict(data.splits), terms)
+        if barred := _rolled_back(store, candidate.pipeline, tags[f"{TAG}weights_sha256"]):
+            decision = dataclasses.replace(decision, promoted=False, reason=barred)
         said = tags | _told(decision)
         if old:  # the same model before another gate
             return _finish(store, _say_again(store, old, said, decision), present)
         return _finish(store, _create(store, candidate, built, said, _sentence(decision)), present)
 
 
+def _rolled_back(store: Store, pipeline: str, weights: str) -> str:
+    """Why these weights are not promoted again, if somebody rolled back from them; "" otherwise."""
+    for version, at in history.deposed(history.ledger(store, pipeline)).items():
+        if versions.numbered(store, pipeline, version).tags.get(f"{TAG}weights_sha256") == weights:
+            return f"version {version} with the same weights was rolled back at {at}; `tidemill promote` overrules this"
+    return ""
+
+
 def _rival(version: Version) -> Rival:
     weights = version.tags.get(f"{TAG}weights_sha256", "")
-    return Rival(version.version, weights, lambda: _open(version), _way_out(version))
-
-
-def _way_out(version: Version) -> str:
-    if version.fetched:
-        return f"rm -r {version.folder}, to fetch it again"
-    return (
-        f"restore its files, or remove the alias {CHAMPION!r} from version {version.version} of {version.pipeline!r} "
-        f"in the MLflow UI, then `tidemill run {version.pipeline}`"
-    )
+    return Rival(version.version, weights, lambda: versions.opened(version), versions.way_out(version))
 
 
 # ── a version's tags ────────────────────────────────────────────────────────────────────────────────────
@@ -245,16 +125,17 @@ def _identity(candidate: Candidate, built: Path, gate: Gate) -> dict[str, str]:
 
 
 def _told(decision: Decision) -> dict[str, str]:
-    facts = {name: json.dumps(value) for name, value in vars(decision).items() if name not in ("reason", "metric")}
-    return {
-        TAG + name: value for name, value in (facts | {"reason": decision.reason, "metric": decision.metric}).items()
-    }
+    told = dataclasses.asdict(decision)
+    facts = {name: json.dumps(value) for name, value in told.items() if name not in _TEXTS}
+    return {TAG + name: value for name, value in (facts | {name: told[name] for name in _TEXTS}).items()}
 
 
-def _decision(tags: dict[str, str]) -> Decision:
-    names = ("promoted", "value", "baseline", "champion_version", "champion_value")
-    numbers = {name: json.loads(tags[TAG + name]) for name in names}
-    return Decision(reason=tags[f"{TAG}reason"], metric=tags[f"{TAG}metric"], **numbers)
+def decision_of(tags: dict[str, str]) -> Decision:
+    names = [field.name for field in dataclasses.fields(Decision)]
+    told: dict[str, Json] = {n: tags[TAG + n] if n in _TEXTS else json.loads(tags[TAG + n]) for n in names}
+    told["interval"] = told["interval"] and tuple(told["interval"])
+    told["failed"] = tuple(Slice(**failed) for failed in told["failed"])
+    return Decision(**told)
 
 
 def _sentence(decision: Decision) -> str:
@@ -286,10 +167,10 @@ def _say_again(store: Store, old: ModelVersion, tags: dict[str, str], decision: 
 
 def _finish(store: Store, version: ModelVersion, present: ModelVersion | None) -> Registered:
     """Do what the version's recorded decision says: once, or again where no champion is left."""
-    decision, gate = _decision(version.tags), version.tags[f"{TAG}gate"]
+    decision, gate = decision_of(version.tags), version.tags[f"{TAG}gate"]
     settled = version.tags.get(f"{TAG}settled") == gate
     if decision.promoted and (not settled or present is None):
-        store.client.set_registered_model_alias(version.name, CHAMPION, version.version)
+        versions.crown(store, version, present, "gate", decision.reason)
     if not settled:
         store.client.set_model_version_tag(version.name, version.version, f"{TAG}settled", gate)
     return Registered(int(version.version), decision)

@@ -18,7 +18,7 @@ import torch
 
 from .. import errors
 from ..closure import closure, outside, statements
-from ..contract import Metrics, Spec
+from ..contract import Metrics, Outcomes, Spec
 from ..errors import TidemillError
 from ..model import Model
 
@@ -111,9 +111,14 @@ class Shipped(Model):
         with our_errors():
             return self.own.outputs()
 
-    def evaluate(self, splits: dict[str, pa.Table], split: str) -> Metrics:
+    def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:
         with our_errors():
-            metrics: Metrics = self.own.evaluate(splits, split)
+            outcomes: Outcomes = self.own.judge(splits, split)
+            return outcomes
+
+    def measure(self, outcomes: Outcomes, split: str) -> Metrics:
+        with our_errors():
+            metrics: Metrics = self.own.measure(outcomes, split)
             return metrics
 
 

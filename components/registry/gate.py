@@ -1,28 +1,45 @@
-"""The gate: whether a new version becomes champion.
+"""The gate: whether a new version becomes champion, and on what evidence.
 
-It must beat the family's trivial baseline, and the present champion measured again on the same test rows.
+It must beat the family's trivial baseline, reach the floors of every slice, and be better than the present champion by
+more than the margin. The two are measured on the same test rows (or the same episodes), and the difference is
+bootstrapped in pairs (Efron & Tibshirani 1993, ch. 16; percentile interval): the lower end of its interval decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import numpy as np
 import pyarrow as pa
 
-from ..contract import Metrics, Objective
+from ..contract import Json, Metrics, Objective, Outcomes
 from ..errors import ParamsError, RegistryError, TidemillError
 from ..model import Model
 from ..params import Gate
 
 Splits: TypeAlias = dict[str, pa.Table]
+SEED, RESAMPLES = 0, 1000
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What the candidate reaches on the test rows with one value in one column, and what it must reach there."""
+
+    column: str
+    of: str
+    rows: int
+    value: float
+    floor: float
 
 
 @dataclass(frozen=True)
 class Decision:
     """What the gate said, on `metric` (test/…). `champion_version` and `champion_value` are the champion that was
-    there before and what it reaches on the same rows; None if there was none."""
+    there before and what it reaches on the same rows; None if there was none. `difference` is how much better the
+    candidate is, in the direction that is better, and `interval` where it lies at the gate's confidence. `failed` are
+    the slices below their floors."""
 
     promoted: bool
     reason: str
@@ -31,6 +48,9 @@ class Decision:
     baseline: float
     champion_version: int | None
     champion_value: float | None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    failed: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,11 +66,15 @@ class Rival:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a candidate is held to. `baseline`: what the trivial rival of its family reaches on the test rows."""
+    """What a candidate is held to. `baseline`: what the trivial rival of its family reaches on the test rows.
+    `floors`: by column, what the metric must reach on the rows of each of its values."""
 
     objective: Objective
     margin: float
     baseline: Metrics
+    confidence: float = 0.95
+    floors: Mapping[str, float] | None = None
+    slice_rows: int = 20
 
     @classmethod
     def of(cls, gate: Gate, objective: Objective, baseline: Metrics) -> Terms:
@@ -67,52 +91,85 @@ class Terms:
             )
         judged = replace(objective, metric=gate.metric or objective.metric, mode=gate.mode or objective.mode)
         _known(f"test/{judged.metric}", baseline, "the family's baseline does not measure it")
-        return cls(judged, gate.margin, baseline)
+        return cls(judged, gate.margin, baseline, gate.confidence, gate.floors, gate.slice_rows)
 
 
 def decide(made: Model, rival: Rival | None, splits: Splits, terms: Terms) -> Decision:
     """Measure the candidate and the champion on the test rows, and say which is to be champion and why.
 
-    Raises RegistryError if the champion cannot be loaded or measured: it is never replaced unseen.
+    Raises RegistryError if the champion cannot be loaded or measured: it is never replaced unseen. Raises ParamsError
+    if a floor's column is none of the test rows.
     """
-    metric = f"test/{terms.objective.metric}"
-    value = measure(made, splits, metric)
-    floor = terms.baseline[metric]
-    same = rival is not None and rival.weights_sha256 == made.weights_sha256
-    best = None
+    metric, outcomes = f"test/{terms.objective.metric}", made.judge(splits, "test")
+    value = _value(made, outcomes, metric)
+    told = Decision(False, "", metric, value, terms.baseline[metric], None, None)
+    failed = tuple(s for s in _slices(made, outcomes, splits, terms) if not _reaches(s.value, s.floor, terms))
     if rival:
-        best = value if same else _measure_champion(rival, splits, metric)
-    promoted, reason = _verdict(metric, value, rival, best, terms)
-    if same and rival:
-        promoted, reason = False, f"its weights are those of the champion, version {rival.version}"
-    return Decision(promoted, reason, metric, value, floor, rival.version if rival else None, best)
+        if rival.weights_sha256 == made.weights_sha256:
+            why = f"its weights are those of the champion, version {rival.version}"
+            return replace(told, reason=why, champion_version=rival.version, champion_value=value, failed=failed)
+        best, interval = _compared(made, outcomes, rival, splits, terms)
+        better = value - best if terms.objective.mode == "max" else best - value
+        told = replace(told, champion_version=rival.version, champion_value=best, difference=better, interval=interval)
+    told = replace(told, failed=failed)
+    promoted, reason = _verdict(told, terms)
+    return replace(told, promoted=promoted, reason=reason)
 
 
-def _verdict(metric: str, value: float, rival: Rival | None, best: float | None, terms: Terms) -> tuple[bool, str]:
-    better, floor = terms.objective.better, terms.baseline[metric]
-    said = f"{metric} {value:.6g}"
-    if not better(value, floor):
-        return False, f"{said} does not beat the baseline {floor:.6g}"
-    if rival is None or best is None:
-        return True, f"{said} beats the baseline {floor:.6g}, and there was no champion"
-    shifted = value - terms.margin if terms.objective.mode == "max" else value + terms.margin
+def _verdict(told: Decision, terms: Terms) -> tuple[bool, str]:
+    said = f"{told.metric} {told.value:.6g}"
+    if not terms.objective.better(told.value, told.baseline):
+        return False, f"{said} does not beat the baseline {told.baseline:.6g}"
+    if told.failed:
+        shown = [f"{s.column}={s.of} {s.value:.4g} ({s.rows} rows, floor {s.floor:g})" for s in told.failed]
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        return False, f"{said}, but slices are below their floors: {', '.join(shown[:3])}{more}"
+    if told.champion_value is None or told.difference is None or told.interval is None:
+        return True, f"{said} beats the baseline {told.baseline:.6g}, and there was no champion"
     margin = f" by more than {terms.margin:g}" if terms.margin else ""
-    promoted = better(shifted, best)
-    return (
-        promoted,
-        f"{said} {'beats' if promoted else 'does not beat'} champion version {rival.version} ({best:.6g}){margin}",
+    low, high = told.interval
+    # A champion without a figure of its own has nothing to lose.
+    promoted = low > terms.margin or (np.isnan(told.champion_value) and not np.isnan(told.value))
+    return bool(promoted), (
+        f"{said} {'beats' if promoted else 'does not beat'} champion version {told.champion_version} "
+        f"({told.champion_value:.6g}){margin}: better by {told.difference:.4g}, "
+        f"{terms.confidence:.0%} interval {low:.4g} to {high:.4g}"
     )
 
 
-def measure(made: Model, splits: Splits, metric: str) -> float:
-    """One metric of a model on the test rows. Raises ParamsError if its family does not know the metric."""
-    return _known(metric, made.evaluate(splits, "test"), "the family does not measure it")
+def wanted(told: Mapping[str, Json], margin: float) -> list[str]:
+    """What would have had to be different for a refused version to be promoted; `told` is its Decision as JSON."""
+    lines: list[str] = []
+    if told["promoted"]:
+        return lines
+    for below in told["failed"]:
+        where = f"{told['metric']} on {below['column']}={below['of']}"
+        lines.append(f"{where}: {below['floor']:g} or better, was {below['value']:.4g}")
+    if told["interval"] is None:
+        lines.append(f"{told['metric']} better than {told['baseline']:.6g}, was {told['value']:.6g}")
+    elif told["interval"][0] <= margin:
+        low, better = told["interval"][0], told["difference"]
+        lines.append(
+            f"the lower end of the difference's interval above {margin:g}, was {low:.4g}: a difference of about "
+            f"{margin + better - low:.4g} on as many test rows, was {better:.4g}"
+        )
+        if better > margin:
+            times = ((better - low) / (better - margin)) ** 2
+            lines.append(f"or the same difference on about {times:.1f} times as many test rows")
+    return lines
 
 
-def _measure_champion(rival: Rival, splits: Splits, metric: str) -> float:
-    made = rival.open()
+# ── evidence ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _compared(
+    made: Model, outcomes: Outcomes, rival: Rival, splits: Splits, terms: Terms
+) -> tuple[float, tuple[float, float]]:
+    """(what the champion reaches, the interval of how much better the candidate is), on the same rows."""
+    metric, present = f"test/{terms.objective.metric}", rival.open()
     try:
-        return measure(made, splits, metric)
+        theirs = present.judge(splits, "test")
+        best = _value(present, theirs, metric)
     except ParamsError:
         raise
     except Exception as error:
@@ -121,6 +178,68 @@ def _measure_champion(rival: Rival, splits: Splits, metric: str) -> float:
             why=error.what if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}",
             fix=rival.way_out,
         ) from error
+    sign = 1.0 if terms.objective.mode == "max" else -1.0
+
+    def difference(rows: np.ndarray) -> float:
+        try:
+            ours, other = made.measure(_some(outcomes, rows), "test"), present.measure(_some(theirs, rows), "test")
+        except TidemillError:  # such as a draw without one of the classes, which defines no figure
+            return float("nan")
+        return sign * (ours.get(metric, float("nan")) - other.get(metric, float("nan")))
+
+    return best, paired(difference, _size(outcomes), terms.confidence)
+
+
+def paired(difference: Callable[[np.ndarray], float], rows: int, confidence: float) -> tuple[float, float]:
+    """The percentile interval of `difference`, a function of row numbers, over rows drawn anew with replacement.
+
+    Draws that define no difference are left out; NaN if none does.
+    """
+    draw = np.random.default_rng(SEED)
+    drawn = np.array([difference(draw.integers(0, rows, rows)) for _ in range(RESAMPLES)])
+    defined = drawn[~np.isnan(drawn)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _slices(made: Model, outcomes: Outcomes, splits: Splits, terms: Terms) -> list[Slice]:
+    """The candidate on each slice that has a floor and rows enough for a figure."""
+    metric, found = f"test/{terms.objective.metric}", []
+    for column, floor in sorted((terms.floors or {}).items()):
+        rows = splits["test"]
+        if column not in rows.column_names or rows.num_rows != _size(outcomes):
+            why = "episodes are judged, not rows" if column in rows.column_names else f"columns: {rows.column_names}"
+            raise ParamsError(
+                f"got a floor for {column!r}, expected a column of the test rows",
+                where="params.yaml gate.floors",
+                why=why,
+            )
+        values = np.array([str(value) for value in rows[column].to_pylist()])
+        for of in sorted(set(values)):
+            chosen = np.flatnonzero(values == of)
+            if len(chosen) >= terms.slice_rows:
+                value = made.measure(_some(outcomes, chosen), "test").get(metric, float("nan"))
+                found.append(Slice(column, of, len(chosen), value, floor))
+    return found
+
+
+def _reaches(value: float, floor: float, terms: Terms) -> bool:
+    return value >= floor if terms.objective.mode == "max" else value <= floor
+
+
+def _some(outcomes: Outcomes, rows: np.ndarray) -> Outcomes:
+    return {name: array[rows] for name, array in outcomes.items()}
+
+
+def _size(outcomes: Outcomes) -> int:
+    return len(next(iter(outcomes.values())))
+
+
+def _value(made: Model, outcomes: Outcomes, metric: str) -> float:
+    """Raises ParamsError if the model's family does not know the metric."""
+    return _known(metric, made.measure(outcomes, "test"), "the family does not measure it")
 
 
 def _known(metric: str, metrics: Metrics, why: str) -> float:

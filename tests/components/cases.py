@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from components import families
-from components.contract import SPLITS, Column, Data, Epoch, Hyper, Spec, State, Task
+from components.contract import SPLITS, Column, Data, Epoch, Hyper, Metrics, Spec, State, Task
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ class Case:
     def by_heart(self) -> Data:
         few = self.data.splits["train"].slice(0, 16)
         return self.batch or Data(self.data.spec, dict.fromkeys(SPLITS, few))
+
+
+def evaluate(family: Any, net: Any, data: Data, split: str) -> Metrics:
+    """What a net reaches on a split."""
+    metrics: Metrics = family.measure(data.spec, family.judge(net, data, split), split)
+    return metrics
 
 
 @pytest.fixture(autouse=True, scope="module")

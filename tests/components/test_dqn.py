@@ -16,7 +16,7 @@ from components.datasets import cartpole
 from components.errors import BadInput, ParamsError
 from components.families.dqn import Dqn
 
-from .cases import Case, one_thread  # noqa: F401
+from .cases import Case, evaluate, one_thread  # noqa: F401
 from .test_environments import recorded
 
 SMALL = {"width": 32, "steps": 400, "warm_up": 200, "explore_steps": 800, "update_every": 2, "target_every": 50}
@@ -83,7 +83,7 @@ def test_the_greedy_policy_finds_the_shortest_way_whatever_the_actions_are_calle
     out = Dqn().score(net, pa.record_batch({"observation": cells}))
     assert out["action"].to_pylist() == [6, 6, 6, 6]
     assert out["value"].to_pylist() == sorted(out["value"].to_pylist()), "the nearer, the better"
-    assert 7 <= Dqn().evaluate(net, CORRIDOR, "test")["test/return"] <= 9
+    assert 7 <= evaluate(Dqn(), net, CORRIDOR, "test")["test/return"] <= 9
 
 
 def test_a_terminal_state_is_worth_nothing_but_a_time_limit_ends_no_world() -> None:
@@ -108,7 +108,7 @@ def test_what_is_served_is_the_best_epoch_so_far() -> None:
             assert all(torch.equal(v, state.tensors[k.replace("model/", "net/")]) for k, v in served.items())
         assert served is not None and all(torch.equal(v, state.tensors[k]) for k, v in served.items())
     net = Dqn().load(POLES.spec, SMALL, state.served())
-    assert Dqn().evaluate(net, POLES, "val")["val/return"] == best
+    assert evaluate(Dqn(), net, POLES, "val")["val/return"] == best
 
 
 def test_another_epochs_state_is_not_to_be_had() -> None:

@@ -127,7 +127,8 @@ def test_episodes_in_step_are_those_one_after_the_other() -> None:
         return [5 if x == 1 else 6 for x in x_NO[:, 0].tolist()]
 
     arena = [environments.make(spec("Corridor-v0"), "Discrete") for _ in range(8)]
-    together = environments.measure(policy, arena, "val")
+    outcomes = environments.play(policy, arena, "val")
+    together = environments.measure(outcomes, "val")
     alone = []
     for i in range(8):
         x, total, ended = arena[0].reset(seed=SEEDS["val"] + i)[0], 0.0, False
@@ -135,7 +136,7 @@ def test_episodes_in_step_are_those_one_after_the_other() -> None:
             x, reward, terminated, truncated, _ = arena[0].step(policy(torch.tensor(x)[None])[0])
             total, ended = total + reward, terminated or truncated
         alone.append(total)
-    assert set(alone) == {9.0, -12.0}
+    assert set(alone) == {9.0, -12.0} and outcomes["return"].tolist() == alone
     assert together == {"val/return": np.mean(alone), "val/return_std": pytest.approx(np.std(alone))}
 
 

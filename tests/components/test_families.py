@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -22,7 +23,7 @@ from components import model
 from components.contract import Choice, Domain, Family, Integer, State
 from components.families import FAMILIES, family, import_path
 
-from .cases import Case, bytes_of, cases, fingerprints, last, learnt, one_thread, stored  # noqa: F401
+from .cases import Case, bytes_of, cases, evaluate, fingerprints, last, learnt, one_thread, stored  # noqa: F401
 
 REPOSITORY = Path(__file__).parents[2]
 EVERY = [pytest.param(name, case, id=f"{name}-{case.name}") for name in FAMILIES for case in cases(name)]
@@ -88,7 +89,7 @@ def test_saved_and_loaded_it_predicts_the_same(name: str, case: Case, taught: di
     model.save(tmp_path, import_path(name), case.data.spec, case.hyper, state)
     loaded = model.load(tmp_path)
     assert loaded.score(inputs(case)).equals(learner.score(net, inputs(case)))
-    assert loaded.evaluate(dict(case.data.splits), "test") == learner.evaluate(net, case.data, "test")
+    assert loaded.evaluate(dict(case.data.splits), "test") == evaluate(learner, net, case.data, "test")
 
 
 # ── what it learns ──────────────────────────────────────────────────────────────────────────────────────
@@ -111,9 +112,25 @@ def test_it_beats_its_baseline_on_rows_that_it_never_saw(name: str, case: Case, 
     learner, net, _ = taught[f"{name}-{case.name}"]
     objective = learner.objective(case.data.spec)
     metric = f"test/{objective.metric}"
-    reached, trivial = learner.evaluate(net, case.data, "test"), learner.baseline(case.data, "test", case.hyper)
+    reached, trivial = evaluate(learner, net, case.data, "test"), learner.baseline(case.data, "test", case.hyper)
     assert objective.better(reached[metric], trivial[metric]), (reached, trivial)
     assert trivial.keys() <= reached.keys() | {metric}
+
+
+@each_case
+def test_outcomes_are_measured_whichever_are_taken(name: str, case: Case, taught: dict[str, Any]) -> None:
+    """What the gate's bootstrap does: the same figures in any order, and figures of some of them."""
+    learner, net, _ = taught[f"{name}-{case.name}"]
+    outcomes = learner.judge(net, case.data, "test")
+    (count,) = {len(array) for array in outcomes.values()}
+    order = np.random.default_rng(0).permutation(count)
+    whole = learner.measure(case.data.spec, outcomes, "test")
+    turned = learner.measure(case.data.spec, {k: v[order] for k, v in outcomes.items()}, "test")
+    assert turned == pytest.approx(whole)
+    some = np.concatenate([order[: count // 2]] * 2)
+    drawn = learner.measure(case.data.spec, {k: v[some] for k, v in outcomes.items()}, "test")
+    metric = f"test/{learner.objective(case.data.spec).metric}"
+    assert math.isfinite(drawn[metric])
 
 
 @each_case

@@ -15,7 +15,7 @@ from components.contract import Column, Data, Hyper, Spec
 from components.errors import BadInput, DataError
 from components.families.mlp import Mlp, Net
 
-from .cases import Case, images, one_thread, parted, table  # noqa: F401
+from .cases import Case, evaluate, images, one_thread, parted, table  # noqa: F401
 
 HEART = {"dropout": 0.0, "weight_decay": 0.0, "average": 0.0, "lr": 0.01, "width": 64}
 SMALL = {"width": 32, "dropout": 0.2}
@@ -113,7 +113,7 @@ def test_predictions_are_in_the_units_of_the_target() -> None:
 
 def test_a_small_linear_table_is_learnt_nearly_as_well_as_it_can_be() -> None:
     data = linear(500, noise=0.2, target="class")
-    found = Mlp().evaluate(taught(data, 30), data, "test")
+    found = evaluate(Mlp(), taught(data, 30), data, "test")
     assert found["test/accuracy"] >= 0.95 and found["test/auroc"] > 0.99
 
 
@@ -122,7 +122,7 @@ def test_a_column_that_says_nothing_does_not_stop_learning(values: list[Any]) ->
     data = linear(100, 0.1, "class")
     empty = {s: t.append_column("void", pa.array(values[: len(t)], pa.float64())) for s, t in data.splits.items()}
     spec = dataclasses.replace(data.spec, columns=(*data.spec.columns, Column("void", "number")))
-    assert np.isfinite(Mlp().evaluate(taught(Data(spec, empty)), Data(spec, empty), "test")["test/loss"])
+    assert np.isfinite(evaluate(Mlp(), taught(Data(spec, empty)), Data(spec, empty), "test")["test/loss"])
 
 
 def test_a_target_with_gaps_is_named() -> None:

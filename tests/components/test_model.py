@@ -14,6 +14,7 @@ from components import families, model
 from components.contract import Data
 from components.errors import RegistryError
 
+from .cases import evaluate
 from .shelf import SPEC
 
 
@@ -35,7 +36,7 @@ def test_a_saved_model_predicts_as_the_net_that_was_saved(data: Data, tmp_path: 
     loaded = model.load(tmp_path)
     assert loaded.weights_sha256 == digest == model.sha256(tmp_path / model.WEIGHTS)
     assert loaded.score(batch(data)).equals(family.score(net, batch(data)))
-    assert loaded.evaluate(dict(data.splits), "test") == family.evaluate(net, data, "test")
+    assert loaded.evaluate(dict(data.splits), "test") == evaluate(family, net, data, "test")
     assert loaded.score(batch(data)).schema.names == loaded.outputs().names
     assert (loaded.spec, loaded.hyper) == (SPEC, hyper)
 

@@ -17,18 +17,16 @@ import pyarrow as pa
 import pytest
 
 from components import families, model, registry
-from components.contract import Column, Data, Metrics, Objective, Spec
-from components.errors import BadInput, ParamsError, RegistryError, Unreachable
-from components.model import Model
+from components.contract import Column, Data, Spec
+from components.errors import BadInput, RegistryError, Unreachable
 from components.params import Gate
 from components.registry import Registered, artifact, bundle
-from components.registry.gate import Decision, Rival, Terms, decide
 from components.registry.model_code import arrow
 from components.tracking.store import open_store
 from components.workspace import Workspace
 
 from . import shelf
-from .shelf import OBJECTIVE, SPEC, candidate
+from .shelf import OBJECTIVE, candidate
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,91 +42,6 @@ def inputs(data: Data) -> pa.RecordBatch:
 
 def tags(workspace: Workspace, version: int) -> dict[str, str]:
     return dict(open_store(workspace).client.get_model_version("tides", str(version)).tags)
-
-
-# ── the gate ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Reaching:
-    """A family whose nets are the metrics that they reach."""
-
-    def evaluate(self, net: Metrics, data: Data, split: str) -> Metrics:
-        return net
-
-
-def reaching(weights: str = "w", **metrics: float) -> Model:
-    return Model(Reaching(), SPEC, {}, {f"test/{name}": value for name, value in metrics.items()}, weights)
-
-
-def rival(made: Model) -> Rival:
-    return Rival(3, made.weights_sha256, lambda: made, "do this")
-
-
-def judge(
-    made: Model, present: Model | None, mode: Any = "max", margin: float = 0.0, baseline: float = 0.5
-) -> Decision:
-    terms = Terms(Objective("score", mode), margin, {"test/score": baseline})
-    return decide(made, rival(present) if present else None, {}, terms)
-
-
-@pytest.mark.parametrize(
-    ("mode", "value", "champion", "margin", "baseline", "promoted", "reason"),
-    [
-        ("max", 0.9, None, 0.0, 0.5, True, "there was no champion"),
-        ("max", 0.9, 0.8, 0.0, 0.5, True, "beats champion version 3"),
-        ("max", 0.9, 0.9, 0.0, 0.5, False, "does not beat champion version 3"),
-        ("max", 0.9, 0.8, 0.2, 0.5, False, "by more than 0.2"),
-        ("max", 0.9, 0.8, 0.05, 0.5, True, "by more than 0.05"),
-        ("max", 0.5, None, 0.0, 0.5, False, "does not beat the baseline 0.5"),
-        ("max", 0.4, 0.3, 0.0, 0.5, False, "does not beat the baseline 0.5"),
-        ("min", 0.1, 0.2, 0.0, 0.5, True, "beats champion version 3"),
-        ("min", 0.1, 0.2, 0.1, 0.5, False, "does not beat champion version 3"),
-        ("min", 0.6, None, 0.0, 0.5, False, "does not beat the baseline"),
-        ("max", float("nan"), None, 0.0, 0.5, False, "nan does not beat the baseline"),
-        ("min", 0.1, float("nan"), 0.0, 0.5, True, "beats champion version 3 (nan)"),
-    ],
-)
-def test_the_gate(
-    mode: str, value: float, champion: float | None, margin: float, baseline: float, promoted: bool, reason: str
-) -> None:
-    present = None if champion is None else reaching("other", score=champion)
-    said = judge(reaching(score=value), present, mode, margin, baseline)
-    assert said.promoted is promoted and reason in said.reason
-    assert said.metric == "test/score" and said.baseline == baseline
-    assert np.array_equal(said.value, value, equal_nan=True)
-    assert said.champion_version == (None if champion is None else 3)
-
-
-def test_the_same_weights_are_refused_without_loading_the_champion() -> None:
-    present = Rival(3, "w", lambda: pytest.fail("loaded"), "")
-    said = decide(reaching(score=0.9), present, {}, Terms(Objective("score", "max"), 0.0, {"test/score": 0.5}))
-    assert not said.promoted and said.reason == "its weights are those of the champion, version 3"
-    assert said.champion_value == 0.9
-
-
-def test_another_metric_needs_a_direction() -> None:
-    with pytest.raises(ParamsError, match="without a mode") as caught:
-        Terms.of(Gate(metric="accuracy"), OBJECTIVE, {})
-    assert "gate.mode" in caught.value.fix
-    terms = Terms.of(Gate(metric="accuracy", mode="max", margin=0.1), OBJECTIVE, {"test/accuracy": 0.5})
-    assert terms.objective == Objective("accuracy", "max")
-    assert Terms.of(Gate(metric="loss"), OBJECTIVE, {"test/loss": 1.0}).objective == OBJECTIVE
-
-
-def test_an_unknown_metric_is_named_with_the_known_ones() -> None:
-    terms = Terms(Objective("f1", "max"), 0.0, {"test/score": 0.5})
-    with pytest.raises(ParamsError, match="'test/f1'") as caught:
-        decide(reaching(score=0.9), None, {}, terms)
-    assert caught.value.fix == "set gate.metric to one of score"
-    with pytest.raises(ParamsError, match="'test/f1'"):
-        Terms.of(Gate(metric="f1", mode="max"), OBJECTIVE, {"test/score": 0.5})
-
-
-def test_a_champion_that_cannot_be_measured_is_not_replaced() -> None:
-    broken = Model(None, SPEC, {}, None, "other")  # type: ignore[arg-type]
-    with pytest.raises(RegistryError, match="version 3, cannot be measured") as caught:
-        judge(reaching(score=0.9), broken)
-    assert caught.value.fix == "do this"
 
 
 # ── versions ────────────────────────────────────────────────────────────────────────────────────────────
@@ -346,6 +259,7 @@ import components.errors
 from components.contract import MODEL, Epoch, State
 from components.errors import BadInput
 from strange import scale as scaling
+import numpy as np
 import torch, strange.scale
 import pyarrow as pa
 
@@ -362,10 +276,12 @@ class Mean:
     def load(self, spec, hyper, state):
         return spec, float(state.tensors[MODEL + "bias"])
 
-    def evaluate(self, net, data, split):
+    def judge(self, net, data, split):
         said = self.score(net, data.splits[split].combine_chunks().to_batches()[0]).column("class").to_pylist()
-        right = sum(a == b for a, b in zip(said, data.splits[split]["y"].to_pylist()))
-        return {split + "/loss": 1 - right / len(said)}
+        return {"right": np.array([a == b for a, b in zip(said, data.splits[split]["y"].to_pylist())])}
+
+    def measure(self, spec, outcomes, split):
+        return {split + "/loss": 1 - float(outcomes["right"].mean())}
 
     def baseline(self, data, split, hyper):
         return {split + "/loss": 0.9}

@@ -24,6 +24,7 @@ from components.contract import (
     Integer,
     Metrics,
     Objective,
+    Outcomes,
     Spec,
     State,
     Uniform,
@@ -103,8 +104,14 @@ class Toy:
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Any:
         raise NotImplementedError
 
-    def evaluate(self, net: Any, data: Data, split: str) -> Metrics:
-        return {f"{split}/loss": _loss(net, data, split)}
+    def judge(self, net: Any, data: Data, split: str) -> Outcomes:
+        x_BF, y_B = _arrays(data, split)
+        net.eval()
+        with torch.no_grad():
+            return {"error": (net(x_BF)[:, 0] - y_B).numpy()}
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
+        return {f"{split}/loss": float((outcomes["error"] ** 2).mean())}
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
         _, y_B = _arrays(data, split)
