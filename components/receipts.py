@@ -177,7 +177,8 @@ def leave(workspace: Workspace, receipt: Receipt) -> Receipt:
 def working(workspace: Workspace, pipeline: str) -> Iterator[None]:
     """Hold a pipeline; the lock goes with the process, however it ends.
 
-    Raises Busy, naming who holds it, if somebody else does.
+    What the lock file says stays unless the work ends well: that is how `unfinished` knows. Raises Busy, naming who
+    holds it, if somebody else does.
     """
     file = workspace.state / "locks" / f"{pipeline}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -196,3 +197,18 @@ def working(workspace: Workspace, pipeline: str) -> Iterator[None]:
         lock.write(f"process {os.getpid()} ({Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}) since {started}")
         lock.flush()
         yield
+        lock.truncate(0)
+
+
+def unfinished(workspace: Workspace) -> dict[str, str]:
+    """Pipelines whose work was left by a process that is gone, or ended badly; and who that was."""
+    found: dict[str, str] = {}
+    for file in sorted((workspace.state / "locks").glob("*.lock")):
+        with file.open(encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # somebody works on it
+                continue
+            if said := lock.read().strip():
+                found[file.stem] = said
+    return found

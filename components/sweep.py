@@ -55,6 +55,9 @@ class Watcher(Protocol):
     def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
         """(key, hyper) of every configuration known; again when a search draws more."""
 
+    def kept(self, trials: int, of: int, seconds: float) -> None:
+        """So many trials of an earlier start go on from their checkpoints, which took so long to reach."""
+
     def learnt(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> None:
         """Metrics of epochs first_epoch, first_epoch + 1, … of one trial."""
 
@@ -71,6 +74,10 @@ class Watchers:
     def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
         for watcher in self._watchers:
             watcher.planned(trials, epochs, objective)
+
+    def kept(self, trials: int, of: int, seconds: float) -> None:
+        for watcher in self._watchers:
+            watcher.kept(trials, of, seconds)
 
     def learnt(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> None:
         for watcher in self._watchers:

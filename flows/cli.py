@@ -56,6 +56,23 @@ def run(names: Names = None, every: All = False, tag: Tag = None, as_json: AsJso
     _where_to_look(project)
 
 
+@app.command()
+def resume(as_json: AsJson = False) -> None:
+    """Go on with whatever was left unfinished: by a process that died, by Ctrl-C, or by an error since mended."""
+    from components import receipts
+
+    project = _project()
+    left = {
+        name: who for name, who in receipts.unfinished(project.workspace).items() if name in project.params.pipelines
+    }
+    for name, who in left.items():
+        project.say(f"{name}: left by {who}")
+    if left:
+        run(list(left), as_json=as_json)
+    else:
+        project.say("nothing to resume: no pipeline was left unfinished")
+
+
 def _run(project: Project, chosen: list[str]) -> None:
     from contextlib import ExitStack
 

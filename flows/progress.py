@@ -39,6 +39,9 @@ class SweepView:
             self.learnt_epochs.setdefault(key, 0)
         self.screen.refresh(self)
 
+    def kept(self, trials: int, of: int, seconds: float) -> None:
+        self.screen.say(f"{self.pipeline} train: {trials} of {of} trials kept, {seconds:.0f} s saved")
+
     def learnt(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> None:
         self.learnt_epochs[key] = max(self.learnt_epochs.get(key, 0), first_epoch + len(metrics) - 1)
         assert self.objective is not None

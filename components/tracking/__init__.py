@@ -120,6 +120,9 @@ class SweepRun:
 
     # ── what the driver tells ───────────────────────────────────────────────────────────────────────────
 
+    def kept(self, trials: int, of: int, seconds: float) -> None:
+        """Nothing: the runs are the same runs, and have their points."""
+
     def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
         self._objective = objective
         note = {f"{TAG}objective": f"val/{objective.metric} {objective.mode}", f"{TAG}epochs": str(epochs)}

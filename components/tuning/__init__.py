@@ -64,6 +64,8 @@ def sweep(request: Request, watcher: Watcher, *, fresh: bool = False) -> list[Tr
         _tell_kept(kept, request, ledger.objective, watcher)
         return kept
     archive.restore(ledger)
+    if reached := [entry.seconds for entry in ledger.trials.values() if entry.curve]:
+        watcher.kept(len(reached), len(ledger.trials), sum(reached))
     domains = request.search.domains(family.search_space(spec), request.settings)
     sampler = Sampler(domains, request.settings, configurations.defaults(family.Settings), request.seed)
     course = Course(request, archive, ledger, scheduler(request.search, sampler, ledger), watcher)

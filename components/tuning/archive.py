@@ -71,6 +71,7 @@ class Archive:
             ledger.learn(key, 1, record["curve"])
             entry = ledger.trials[key]
             entry.best, entry.best_epoch, entry.checkpoint = record["best"], record["best_epoch"], place
+            entry.seconds = record.get("seconds", 0.0)
 
     def finish(self, trials: Sequence[Trial]) -> None:
         """Mark the sweep as finished. Checkpoints are named relative to the storage, which may be moved."""

@@ -36,6 +36,7 @@ class Entry:
     best_epoch: int = 0
     checkpoint: str = ""
     error: str = ""
+    seconds: float = 0.0  # that its checkpoint took to reach, where an earlier start reached it
 
 
 @dataclass

@@ -82,6 +82,7 @@ class _Trial:
         self._folder = posixpath.join(lesson.storage, segment.key)
         self._curve: list[Metrics] = []
         self._best, self._best_epoch, self._checkpoint = float("nan"), 0, ""
+        self._began, self._seconds = time.monotonic(), 0.0
 
     def learn(self) -> None:
         _reset(self._lesson)
@@ -113,7 +114,7 @@ class _Trial:
             return None
         else:
             state, record, self._checkpoint = found.state, found.record, found.place
-            curve = record["curve"]
+            curve, self._seconds = record["curve"], record.get("seconds", 0.0)
         # What a dead driver was never told is told now; what is learnt again is told again, and dropped there.
         self._curve, self._told = list(curve), min(self._told, len(curve))
         self._best, self._best_epoch = record["best"], record["best_epoch"]
@@ -160,6 +161,8 @@ class _Trial:
             "epoch": epoch.number,
             "hyper": dict(self._segment.hyper),
             "parent": self._segment.parent,
+            # Beside the weights, for people alone: nothing that is learnt or compared depends on the clock.
+            "seconds": round(self._seconds + time.monotonic() - self._began, 3),
         }
         try:
             state = epoch.state()

@@ -23,6 +23,10 @@ class Listener:
         self.plans: list[list[tuple[str, Hyper]]] = []
         self.curves: dict[str, list[Metrics]] = {}
         self.endings: dict[str, Trial] = {}
+        self.kept_trials: list[tuple[int, int, float]] = []
+
+    def kept(self, trials: int, of: int, seconds: float) -> None:
+        self.kept_trials.append((trials, of, seconds))
 
     def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
         assert objective == Objective("loss", "min") and epochs > 0

@@ -124,3 +124,24 @@ def test_one_works_the_other_is_told_who(tmp_path: Path) -> None:
         child.join()
     with receipts.working(workspace, "digits"):  # the dead hold nothing
         pass
+
+
+def test_what_was_left_unfinished_is_known(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert receipts.unfinished(workspace) == {}
+    child = multiprocessing.get_context("spawn").Process(target=_hold, args=(str(tmp_path),))
+    child.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.02)
+    assert receipts.unfinished(workspace) == {}, "somebody works on it"
+    child.kill()
+    child.join()
+    with pytest.raises(KeyboardInterrupt), receipts.working(workspace, "stopped"):
+        raise KeyboardInterrupt
+    with receipts.working(workspace, "done"):
+        pass
+    left = receipts.unfinished(workspace)
+    assert list(left) == ["digits", "stopped"] and f"process {child.pid}" in left["digits"]
+    with receipts.working(workspace, "digits"):
+        pass
+    assert list(receipts.unfinished(workspace)) == ["stopped"]

@@ -352,6 +352,8 @@ def test_ctrl_c_and_kill_9_of_the_driver_change_no_weights(whole: Whole, tmp_pat
     assert curves(trials) == curves(whole.trials)
     assert weights(trials) == weights(whole.trials)
     assert {t.key: t.curve for t in trials} == told.curves
+    ((kept, of, seconds),) = told.kept_trials
+    assert 0 < kept <= of == len(trials) and seconds > 0
 
 
 @pytest.fixture
