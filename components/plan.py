@@ -27,12 +27,14 @@ STAGES: tuple[Stage, ...] = ("validate", "train", "register", "score")
 
 @dataclass(frozen=True)
 class Project:
-    """A workspace with its parameters, and whoever wants to hear of progress."""
+    """A workspace with its parameters, and whoever wants to hear of progress. `flow_run`: the id of the Prefect flow
+    run that plays the stages, if one does."""
 
     workspace: Workspace
     params: Params
     say: Callable[[str], None]
     watch: Callable[[str], Watcher]
+    flow_run: str = ""
 
 
 @dataclass(frozen=True)

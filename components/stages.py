@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from . import datasets, families, plan, receipts, versioning
+from . import datasets, families, lineage, plan, receipts, versioning
 from .contract import Data, Json, Metrics, Objective
 from .errors import TidemillError
 from .plan import Project, Resolved, Stage
@@ -128,6 +128,8 @@ def _play(project: Project, name: str, stage: Stage, work: Callable[[Work], dict
     project.say(f"{name} {stage}: started ({why})")
     started, key = time.monotonic(), receipts.key(inputs)
     old = receipts.read(resolved.workspace, name, stage)
+    if old:  # its place is taken now; it may be older than the store of finished work
+        lineage.record(resolved.workspace, lineage.of(old))
     folder = resolved.workspace.results(name, stage)
     receipts.withdraw(resolved.workspace, name, stage)
     with receipts.replacing_folder(folder) as temporary:
@@ -136,7 +138,11 @@ def _play(project: Project, name: str, stage: Stage, work: Callable[[Work], dict
         outputs = receipts.hashes(temporary)
     seconds = round(time.monotonic() - started, 3)
     project.say(f"{name} {stage}: done in {seconds:.1f} s")
-    return receipts.leave(resolved.workspace, Receipt(name, stage, key, inputs, outputs, facts, seconds))
+    if project.flow_run:
+        facts |= {"flow_run": project.flow_run}
+    made = Receipt(name, stage, key, inputs, outputs, facts, seconds)
+    lineage.record(resolved.workspace, lineage.of(made))  # before the receipt: what is done is always on record
+    return receipts.leave(resolved.workspace, made)
 
 
 def _before(resolved: Resolved, stage: Stage) -> dict[Stage, Receipt]:
@@ -169,7 +175,7 @@ def _validate(work: Work) -> dict[str, Json]:
     receipts.write_json(work.folder / "validation.json", validated.to_json())
     # What training depends on: that this data passed, not how many checks there were.
     receipts.write_json(work.folder / "passed.json", {"data": work.inputs["data"], "passed": True})
-    return {"checks": validated.checks, "docs": str(validated.docs_page)}
+    return {"dataset": validated.dataset, "checks": validated.checks, "docs": str(validated.docs_page)}
 
 
 def _train(work: Work) -> dict[str, Json]:
@@ -190,8 +196,10 @@ def _train(work: Work) -> dict[str, Json]:
         weights = model.save(work.folder / "model", family, resolved.spec, best.hyper, state)
         made = model.load(work.folder / "model")
         metrics = made.evaluate(dict(request.data.splits), "test")
+        figures = metrics | _beside(objective, best, baseline)
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
-        receipts.write_json(work.folder / "metrics.json", metrics | _beside(objective, best, baseline))
+        facts |= {"hyper": dict(best.hyper), "metrics": figures} | _circumstances(work)
+        receipts.write_json(work.folder / "metrics.json", figures)
         receipts.write_json(work.folder / "trials.json", [dataclasses.asdict(t) | {"checkpoint": ""} for t in trials])
         _draw(work, plots.draw(work.folder / "plots", made, request.data, trials, objective, resolved.name))
         with _receipt_so_far(work, facts) as receipt:
@@ -233,14 +241,16 @@ def _score(work: Work) -> dict[str, Json]:
         receipts.write_json(work.folder / "skipped.json", {"why": "no version has passed the gate yet"})
         return {"rows": 0}
     made, job = _champion(resolved)
+    whose = {"model_version": job.model_version, "run_key": job.run_key}
     given = resolved.block.scoring.input
     if given is not None:
         source = resolved.workspace.root / given
-        return {"rows": scoring.score(made, source, work.folder / "scores" if source.is_dir() else output, job).rows}
+        scored = scoring.score(made, source, work.folder / "scores" if source.is_dir() else output, job)
+        return {"rows": scored.rows} | whose
     with tempfile.TemporaryDirectory(dir=resolved.workspace.state) as place:
         source = Path(place) / "test.parquet"
         pq.write_table(_data(resolved).splits["test"], source)
-        return {"rows": scoring.score(made, source, output, job).rows}
+        return {"rows": scoring.score(made, source, output, job).rows} | whose
 
 
 def score_table(
@@ -252,6 +262,7 @@ def score_table(
     made, job = _champion(plan.resolve(project, name))
     job = dataclasses.replace(job, ignore_extra=ignore_extra, id=row_id)
     scored = scoring.score(made, source, output, job, lambda rows: project.say(f"{name} score: {rows:,} rows"))
+    lineage.record_scoring(project.workspace, name, source, scored.output, scored.receipt)
     if scored.unchanged:
         project.say(f"{name} score: unchanged, {output} holds these scores already (key {scored.key[:12]})")
     return {
@@ -299,7 +310,22 @@ def _origin(work: Work, request: Request) -> Origin:
         data_md5=work.data_md5,
         git_commit=versioning.commit(resolved.workspace),
         rows={split: table.num_rows for split, table in request.data.splits.items()},
+        flow_run=resolved.project.flow_run,
     )
+
+
+def _circumstances(work: Work) -> dict[str, Json]:
+    """What the training stood on beside its inputs: none of it is part of the run key, all of it is worth knowing."""
+    validated = work.before["validate"]
+    return {
+        "git_commit": versioning.commit(work.resolved.workspace),
+        "validation": {
+            "key": validated.key,
+            "checks": validated.facts["checks"],
+            "sha256": validated.outputs["validation.json"],
+        },
+        "environment": lineage.environment(),
+    }
 
 
 def _outcome(objective: Objective, trials: Sequence[Trial], metrics: Metrics, baseline: Metrics) -> dict[str, Json]:

@@ -13,7 +13,7 @@ import typer
 
 from components.errors import ParamsError, TidemillError
 
-from . import champions
+from . import champions, lineage
 from .printing import AsJson, show
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 data = typer.Typer(no_args_is_help=True, help="Datasets: fetch them, add your own.")
 app.add_typer(data, name="data")
 champions.add(app)
+lineage.add(app)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Pipelines of params.yaml.")]
 All = Annotated[bool, typer.Option("--all", help="Every pipeline.")]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from components import receipts, results, stages
@@ -74,7 +76,7 @@ def score(project: Project, name: str) -> Receipt:
 @flow(name="pipeline", flow_run_name="{name}", persist_result=False)
 def pipeline(name: str, root: str = ".") -> None:
     """One pipeline, from its data to its scores."""
-    project = open_project(Path(root))
+    project = replace(open_project(Path(root)), flow_run=flow_run.id or "")
     with receipts.working(project.workspace, name):
         fetch(project, name)
         stages.settle(project, name)

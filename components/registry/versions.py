@@ -170,19 +170,27 @@ def find(workspace: Workspace, name: str) -> Version:
 
     Raises ParamsError if it is no such name, RegistryError if there is no such version.
     """
+    pipeline, number = split(name)
+    if number is None:
+        return champion(workspace, pipeline)
+    store = open_store(workspace)
+    with answering(store.uri):
+        return local(workspace, store, numbered(store, pipeline, number))
+
+
+def split(name: str) -> tuple[str, int | None]:
+    """Pipeline and number that a version's name says; None for the champion. Raises ParamsError if it says neither."""
     pipeline, _, number = name.partition("/")
     if not number:
         pipeline, _, alias = name.partition("@")
         if alias in ("", CHAMPION):
-            return champion(workspace, pipeline)
+            return pipeline, None
     if not number.isdigit():
         raise ParamsError(
             f"{name!r} names no version",
             fix=f"use PIPELINE/NUMBER such as {pipeline}/1, or {pipeline}@{CHAMPION}",
         )
-    store = open_store(workspace)
-    with answering(store.uri):
-        return local(workspace, store, numbered(store, pipeline, int(number)))
+    return pipeline, int(number)
 
 
 def crown(store: Store, version: ModelVersion, before: ModelVersion | None, by: history.By, why: str) -> None:

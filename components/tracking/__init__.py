@@ -34,7 +34,8 @@ STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 @dataclass(frozen=True)
 class Origin:
-    """What a sweep is made from. `run_key` is the identity of its parent run. `rows`: split → number of rows."""
+    """What a sweep is made from. `run_key` is the identity of its parent run. `rows`: split → number of rows.
+    `flow_run`: the Prefect flow run that asked for it, if one did."""
 
     pipeline: str
     run_key: str
@@ -44,6 +45,7 @@ class Origin:
     git_commit: str
     rows: Mapping[str, int] = field(default_factory=dict)
     stage: str = "train"
+    flow_run: str = ""
 
     def tags(self) -> dict[str, str]:
         own = {
@@ -56,6 +58,8 @@ class Origin:
             "stage": self.stage,
             "process": runs.process(),
         }
+        if self.flow_run:
+            own |= {"flow_run": self.flow_run}
         source = {
             "user": runs.user(),
             "source.name": "tidemill",
@@ -113,7 +117,8 @@ class SweepRun:
         identity = {name: tags[name] for name in (KIND, f"{TAG}run_key", f"{TAG}stage")}
         for run in runs.find(self._store, self.experiment_id, identity):
             record = Record(self._store, run)
-            record.tag({name: tags[name] for name in (f"{TAG}process", "mlflow.user")})
+            now = (f"{TAG}process", f"{TAG}flow_run", "mlflow.user")  # whose it is from here on
+            record.tag({name: tags[name] for name in now if name in tags})
             record.wake()
             return record
         return runs.create(self._store, self.experiment_id, f"{origin.pipeline} {origin.run_key[:8]}", tags)

@@ -25,7 +25,7 @@ from ..workspace import Workspace
 from . import blocks, tracked
 from .tracked import clear_stale_lock
 
-__all__ = ["DataVersion", "Fetched", "add", "clear_stale_lock", "commit", "data_version", "fetch"]
+__all__ = ["DataVersion", "Fetched", "add", "clear_stale_lock", "commit", "data_version", "fetch", "known", "standing"]
 
 Say = Callable[[str], None]
 
@@ -108,6 +108,21 @@ def data_version(workspace: Workspace, name: str) -> DataVersion:
     if not file.is_file():
         raise DataError(f"dataset {name!r} is not there yet", where=str(file), fix=f"tidemill data fetch {name}")
     return DataVersion(name, _md5(workspace, file), tracked.md5s(workspace).get(tracked.path(workspace, file)))
+
+
+def standing(workspace: Workspace, name: str) -> tuple[str | None, str | None]:
+    """(MD5 of a dataset's bytes under data/ now, MD5 that data.dvc names); None for what is not there."""
+    file = workspace.data(name)
+    md5 = _md5(workspace, file) if file.is_file() else None
+    return md5, tracked.md5s(workspace).get(tracked.path(workspace, file))
+
+
+def known(workspace: Workspace) -> list[str]:
+    """Names of the datasets that lie under data/ or that data.dvc names, sorted."""
+    folder = workspace.data("x").parent
+    named = (workspace.root / path for path in tracked.md5s(workspace))
+    files = {file for file in (*folder.glob("*.parquet"), *named) if file == workspace.data(file.stem)}
+    return sorted(file.stem for file in files)
 
 
 def commit(workspace: Workspace) -> str:

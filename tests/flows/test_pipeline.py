@@ -38,6 +38,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
         "prefect": {"flow": decorator, "task": decorator},
         "prefect.artifacts": {"create_markdown_artifact": print, "create_table_artifact": print},
         "prefect.cache_policies": {"NO_CACHE": None},
+        "prefect.runtime": {"flow_run": types.SimpleNamespace(id=None)},
         "prefect.tasks": {"exponential_backoff": lambda backoff_factor: backoff_factor},
     }
     for name, members in fakes.items():
