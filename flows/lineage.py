@@ -56,9 +56,8 @@ def compare(a: Side, b: Side, as_json: AsJson = False) -> None:
         print(json.dumps(told, indent=1))
         return
     print(told["verdict"])
-    shown = (
-        {"": "" if line["same"] else "≠", "what": line["what"], a: line["a"], b: line["b"]} for line in told["lines"]
-    )
+    lines = told["lines"]
+    shown = ({"": "" if one["same"] else "≠", "what": one["what"], a: one["a"], b: one["b"]} for one in lines)
     show(list(shown), as_json=False)
 
 

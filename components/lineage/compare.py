@@ -63,6 +63,8 @@ def compare(workspace: Workspace, a: str, b: str) -> Comparison:
     found = known.gather(workspace)
     one, other = _side(found, a), _side(found, b)
     told = [dict(_told(found, side)) for side in (one, other)]
+    if one.decision() and other.decision():  # a run key has none
+        told = [said | dict(_decided(side)) for said, side in zip(told, (one, other), strict=True)]
     names = dict.fromkeys([*told[0], *told[1]])
     lines = sorted((Line(name, told[0].get(name), told[1].get(name)) for name in names), key=lambda line: line.same)
     return Comparison(a, b, _verdict(one, other, lines), tuple(lines))
@@ -100,9 +102,12 @@ def _told(found: Known, side: Side) -> Iterator[tuple[str, Json]]:
     weights = facts.get("weights_sha256") or (version.tags.get("weights_sha256") if version else None)
     yield "model.weights_sha256", weights
     yield "model.run_key", training.key
-    names = ("promoted", "reason", "value", "champion_version", "champion_value", "difference", "interval")
+
+
+def _decided(side: Side) -> Iterator[tuple[str, Json]]:
     decision = side.decision()
-    yield from (("gate." + name, plain(decision[name])) for name in names if decision)
+    for name in ("promoted", "reason", "value", "champion_version", "champion_value", "difference", "interval"):
+        yield f"gate.{name}", plain(decision[name])
 
 
 def _flat(path: str, value: Json) -> Iterator[tuple[str, Json]]:
@@ -132,5 +137,6 @@ def _measured(own: Side, rival: Side) -> str:
     if decision["champion_version"] != rival.version.number:
         return ""
     low, high = decision["interval"]
-    gain = f"{decision['difference']:.4g} [{low:.4g}, {high:.4g}]"
-    return f"; on the same test rows the gate found {own.name} better than {rival.name} by {gain}"
+    gain = f"better by {decision['difference']:.4g}, interval {low:.4g} to {high:.4g}"
+    luck = ", which may be luck" if low <= 0 <= high else ""
+    return f"; on the same test rows the gate measured {own.name} against {rival.name}: {gain}{luck}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ..tracking import past
 from ..workspace import Workspace
 from . import Record, branches, delivered, known
 from .branches import Node
-from .known import Known
+from .known import Known, Version
 
 Tree = Callable[[], Node]
 SHORTEST = 6  # hexadecimal digits that may stand for a whole hash
@@ -46,7 +47,8 @@ def trace(workspace: Workspace, thing: str, row: str | None = None) -> Node:
 def _unknown(thing: str) -> Node:
     raise ParamsError(
         f"nothing is known of {thing!r}",
-        why="there is no such file, and no finished work, here or in MLflow, goes by that name",
+        why="there is no such file, and no finished work, here or in MLflow, goes by that name; a flow run that found "
+        "everything unchanged made nothing",
         fix=f"name one of these: {KINDS}",
     )
 
@@ -60,7 +62,7 @@ def _file(found: Known, path: Path, row: str | None) -> Node:
             raise ParamsError("no score file", where=str(path), why="its footer names no key", fix="leave --row out")
         return _dataset_file(found, path)
     scored = delivered.scores(found, path)
-    return scored if row is None else Node("row", row, delivered.row(path, row), (scored,))
+    return scored if row is None else Node("row", row, {"columns": delivered.row(path, row)}, (scored,))
 
 
 def _dataset_file(found: Known, path: Path) -> Node:
@@ -86,7 +88,8 @@ def _named(found: Known, thing: str) -> Node | None:
     if found.registered(pipeline) and (champion or thing not in datasets):
         node = branches.version(found, found.version(thing), up=True, down=True)
         if thing in datasets:
-            node.facts["see_also"] = f"the dataset of this name: tidemill trace data/{thing}.parquet"
+            other = {"see_also": f"the dataset of this name: tidemill trace data/{thing}.parquet"}
+            return replace(node, facts=node.facts | other)
         return node
     return _dataset(found, thing) if thing in datasets else None
 
@@ -143,32 +146,44 @@ def _key(found: Known, key: str) -> Node:
 
 
 def _work(found: Known, work: Record) -> Node:
-    """One stage, or one scoring."""
-    if work.stage == "train":
-        trained = found.training(work.pipeline, work.key)
-        assert trained is not None  # every record of a train stage is one of the trainings
-        return branches.training(found, trained, up=True, down=True)
+    """One stage but train, or one scoring, with both its sides."""
     if work.stage == "register":
-        numbered = (work.pipeline, int(work.facts["version"]), work.inputs["train"])
-        made = next(v for v in found.versions if (v.pipeline, v.number, v.key) == numbered)
-        return branches.version(found, made, up=True, down=True)
+        return branches.version(found, _registered(found, work), up=True, down=True)
     if work.stage == "validate":
-        md5 = str(work.inputs["data"])
-        data = branches.data_bytes(found.workspace, branches.dataset_of(found, md5), md5)
-        facts = {"key": work.key, "checks": work.facts.get("checks"), "flow_run": work.facts.get("flow_run")}
-        let_start = [t for t in found.trainings if (t.pipeline, t.data_md5) == (work.pipeline, md5)]
-        gave = tuple(branches.training(found, t, down=True) for t in let_start)
-        return Node("validation", work.pipeline, {k: v for k, v in facts.items() if v is not None}, (data,), gave)
+        return _validation(found, work, down=True)
     return branches.scores(found, work, up=True)
 
 
+def _registered(found: Known, work: Record) -> Version:
+    numbered = (work.pipeline, int(work.facts["version"]), work.inputs["train"])
+    return next(v for v in found.versions if (v.pipeline, v.number, v.key) == numbered)
+
+
+def _validation(found: Known, work: Record, down: bool = False) -> Node:
+    md5 = str(work.inputs["data"])
+    data = branches.data_bytes(found.workspace, branches.dataset_of(found, md5), md5)
+    facts = {"key": work.key, "checks": work.facts.get("checks"), "flow_run": work.facts.get("flow_run")}
+    let_start = [t for t in found.trainings if (t.pipeline, t.data_md5) == (work.pipeline, md5)]
+    gave = tuple(branches.training(found, t, down=True) for t in let_start) if down else ()
+    return Node("validation", work.pipeline, {k: v for k, v in facts.items() if v is not None}, (data,), gave)
+
+
 def _flow_run(found: Known, flow_run: str) -> Node:
-    works = found.flow_runs.get(flow_run, [])
-    told = {(work.pipeline, work.key) for work in works if work.stage == "train"}
+    """What a flow run made, stage by stage, each told once; trainings that another machine recorded come last."""
+    gave = [_made(found, work) for work in found.flow_runs.get(flow_run, [])]
+    told = {(work.pipeline, work.key) for work in found.flow_runs.get(flow_run, [])}
     others = [t for t in found.trainings if t.flow_run == flow_run and (t.pipeline, t.key) not in told]
-    gave = [_work(found, work) for work in works]
     gave += [branches.training(found, t, up=True, down=True) for t in others]
     return Node("flow run", flow_run, {"pieces_of_work": len(gave)}, (), tuple(gave))
+
+
+def _made(found: Known, work: Record) -> Node:
+    if work.stage == "validate":
+        return _validation(found, work)
+    if work.stage == "register":
+        return branches.version(found, _registered(found, work))
+    trained = found.training(work.pipeline, work.key) if work.stage == "train" else None
+    return branches.training(found, trained, up=True) if trained else branches.scores(found, work)
 
 
 def _trial(found: Known, run_id: str) -> Node | None:

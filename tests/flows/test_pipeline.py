@@ -73,6 +73,18 @@ def play(monkeypatch: pytest.MonkeyPatch, fail: dict[tuple[str, str], Exception]
     return played
 
 
+def test_the_stages_are_told_which_flow_run_plays_them(
+    bare: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, {})
+    told: list[str] = []
+    monkeypatch.setattr(stages, "train", lambda project, _name: told.append(project.flow_run))
+    bare.pipeline("one", str(tmp_path))
+    vars(bare)["flow_run"] = types.SimpleNamespace(id="f10e")
+    bare.pipeline("one", str(tmp_path))
+    assert told == ["", "f10e"]
+
+
 def test_stages_run_in_order(bare: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played = play(monkeypatch, {})
     bare.pipeline("one", str(tmp_path))
