@@ -98,13 +98,17 @@ def place(workspace: Workspace, path: Path) -> str:
 
 
 def read(workspace: Workspace) -> list[Record]:
-    """Every finished piece of work that is known here, in the order of stages, scorings last.
+    """Every finished piece of work that is known here, in the order of stages, scorings last; within a stage what
+    stands now comes last.
 
     The receipts that stand now are among them: they may be older than this store.
     """
-    found = {work.id: work for work in (*_kept(workspace), *_standing(workspace))}
+    standing = {work.id: work for work in _standing(workspace)}
+    found = {work.id: work for work in _kept(workspace)} | standing
     order = ("validate", "train", "register", "score", SCORING)
-    return sorted(found.values(), key=lambda work: (order.index(work.stage), work.pipeline, work.id))
+    return sorted(
+        found.values(), key=lambda work: (order.index(work.stage), work.pipeline, work.id in standing, work.id)
+    )
 
 
 def _kept(workspace: Workspace) -> Iterator[Record]:

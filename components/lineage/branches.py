@@ -74,6 +74,9 @@ def data_bytes(workspace: Workspace, dataset: str, md5: str) -> Node:
         facts |= {"named_by_data_dvc": named == md5, "still_under_data": now == md5}
         facts |= {"data_dvc_names": named} if named not in (None, md5) else {}
         facts |= {"data_has": now} if now not in (None, md5) else {}
+    if not facts.get("still_under_data"):
+        commit = versioning.named_at(workspace, md5)
+        facts |= {"data_dvc_named_it_at": commit} if commit else {}
     return Node("data", dataset or "a dataset of unknown name", facts)
 
 
@@ -91,7 +94,8 @@ def _validated(known: Known, training: Training) -> dict[str, Json]:
     for work in known.records:
         if (work.pipeline, work.stage, work.inputs.get("data")) == (training.pipeline, "validate", training.data_md5):
             sha256 = work.outputs.get("validation.json", "")
-            return {"key": work.key, "checks": work.facts.get("checks", "all"), "sha256": sha256}
+            told = {"key": work.key, "checks": work.facts.get("checks", "all"), "sha256": sha256}
+            return told | {"known_from": "a validation of the same data"}
     return {}
 
 
@@ -120,7 +124,7 @@ def version(known: Known, one: Version, *, up: bool = False, down: bool = False)
         if decision["interval"]:
             facts |= {f"gate_{name}": decision[name] for name in ("champion_version", "difference", "interval")}
     facts |= {"weights_sha256": one.tags.get("weights_sha256"), "model_code": one.tags.get("code")}
-    found = known.training(one.pipeline, one.key)
+    found = known.training_of(one)
     above = (training(known, found, up=True),) if up and found else ()
     below = tuple(scores(known, work) for work in known.scorings_of(one)) if down else ()
     return Node("version", one.name, _said(facts), above, below)

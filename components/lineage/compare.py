@@ -74,7 +74,7 @@ def _side(found: Known, name: str) -> Side:
     pipeline = name.partition("/")[0].partition("@")[0]
     if found.registered(pipeline):
         version = found.version(name)
-        training = found.training(version.pipeline, version.key)
+        training = found.training_of(version)
         if training:
             return Side(name, training, version)
     keys = {t.key for t in found.trainings if len(name) >= trace.SHORTEST and t.key.startswith(name.lower())}

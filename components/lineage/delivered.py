@@ -14,21 +14,25 @@ from ..contract import Json
 from ..errors import ParamsError
 from ..scoring import RUN_KEY, VERSION
 from ..scoring.delivery import footer_key
-from . import SCORING, Record, branches, place
+from . import Record, branches, place
 from .branches import Node
 from .known import Known, Version
+
+FOLDER = "_receipt.json"  # what a folder of scores has instead of a receipt beside each file
 
 
 def scores(found: Known, path: Path) -> Node:
     """A score file or a folder of them: on record here, or as its own footer, columns and receipt tell."""
-    here = place(found.workspace, path)
-    own = next((work for work in found.scorings() if _is(work, path, here)), None)
+    told = _told(path)
+    if path.is_dir() and not told:
+        raise ParamsError("no receipt of scores", where=str(path / FOLDER), fix="name a score file in the folder")
+    here, own = place(found.workspace, path), _on_record(found, path, told)
     if own:
         node = branches.scores(found, own, up=True)
-        inside = {"scoring": node.name} if path.is_file() and node.name != here else {}
-        files = {name: said for name, said in node.facts["files"].items() if path.is_dir() or name == here}
-        return Node(node.kind, here, node.facts | {"files": files} | inside, node.made_from)
-    told, version, key = _told(path), *_whose(path)
+        files = {name: said for name, said in node.facts["files"].items() if _below(name, here)}
+        moved = {} if files else {"recorded_as": node.name}
+        return Node(node.kind, here, node.facts | {"files": files or node.facts["files"]} | moved, node.made_from)
+    version, key = _whose(path, told)
     facts: dict[str, Json] = {"rows": told.get("rows"), "model_version": version, "run_key": key}
     facts |= {"key": told.get("key") or footer_key(path), "receipt": _fits(path, told), "on_record": False}
     wanted = [v for v in found.versions if (str(v.number), v.key) == (version, key) and _same_weights(v, told)]
@@ -43,22 +47,29 @@ def scores(found: Known, path: Path) -> Node:
     return Node("scores", here, {k: v for k, v in facts.items() if v is not None}, made_from)
 
 
-def _is(work: Record, path: Path, here: str) -> bool:
-    """Whether these are the very scores that a record speaks of, wherever they lie now."""
-    if path.is_dir():
-        return work.stage == SCORING and _told(path).get("key") == work.key
-    files, sha256 = branches.score_files(work), receipts.sha256(path)
-    return files[here] == sha256 if here in files else sha256 in files.values()
+def _on_record(found: Known, path: Path, told: dict[str, Json]) -> Record | None:
+    """The record of these very bytes, wherever they lie now; the one that names this place, if several do."""
+    here = place(found.workspace, path)
+    wanted = {part["sha256"] for part in told["files"].values()} if path.is_dir() else {receipts.sha256(path)}
+    fits = [work for work in found.scorings() if wanted and wanted <= set(branches.score_files(work).values())]
+    named = (work for work in fits if any(_below(name, here) for name in branches.score_files(work)))
+    return next(named, fits[0] if fits else None)
+
+
+def _below(name: str, here: str) -> bool:
+    return name == here or name.startswith(f"{here}/")
 
 
 def _told(path: Path) -> dict[str, Json]:
     """The receipt beside a score file, or in the folder that it lies in; empty if there is none."""
-    beside = path / "_receipt.json" if path.is_dir() else path.with_name(f"{path.name}.receipt.json")
-    for file in (beside, *(folder / "_receipt.json" for folder in path.parents)):
-        if file.is_file():
-            told = json.loads(file.read_text(encoding="utf-8"))
-            return told if isinstance(told, dict) and isinstance(told.get("files"), dict) else {}
-    return {}
+    beside = path / FOLDER if path.is_dir() else path.with_name(f"{path.name}.receipt.json")
+    above = () if path.is_dir() else path.parents
+    file = next((file for file in (beside, *(folder / FOLDER for folder in above)) if file.is_file()), None)
+    try:
+        told: dict[str, Json] = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        return told if told["files"] and told["model"] and told["run_key"] else {}
+    except (ValueError, KeyError, TypeError):  # something else goes by that name
+        return {}
 
 
 def _fits(path: Path, told: dict[str, Json]) -> str:
@@ -68,14 +79,12 @@ def _fits(path: Path, told: dict[str, Json]) -> str:
     return "fits" if path.is_dir() or receipts.sha256(path) in files else "of other bytes: the file was altered"
 
 
-def _whose(path: Path) -> tuple[str, str]:
-    """(model version, run key) that stand in the rows."""
-    if path.is_dir():
-        told = _told(path)
-        return str(told["model"]["version"]), str(told["run_key"])
-    for batch in pq.ParquetFile(path).iter_batches(1, columns=[VERSION, RUN_KEY]):
-        return batch.column(VERSION)[0].as_py(), batch.column(RUN_KEY)[0].as_py()
-    told = _told(path)
+def _whose(path: Path, told: dict[str, Json]) -> tuple[str, str]:
+    """(model version, run key) that stand in the rows, or in the receipt where there is no row."""
+    if path.is_file():
+        with pq.ParquetFile(path) as scored:
+            for batch in scored.iter_batches(1, columns=[VERSION, RUN_KEY]):
+                return batch.column(VERSION)[0].as_py(), batch.column(RUN_KEY)[0].as_py()
     return str(told.get("model", {}).get("version", "")), str(told.get("run_key", ""))
 
 
@@ -99,4 +108,4 @@ def row(path: Path, name: str) -> dict[str, Json]:
 
 
 def _plain(value: Json) -> Json:
-    return value if isinstance(value, int | float | list) else str(value)
+    return value if isinstance(value, int | float | list | None) else str(value)

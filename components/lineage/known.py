@@ -99,12 +99,23 @@ class Known:
     def training(self, pipeline: str, key: str) -> Training | None:
         return next((t for t in self.trainings if (t.pipeline, t.key) == (pipeline, key)), None)
 
+    def training_of(self, version: Version) -> Training | None:
+        """The training that left a version's weights: the same run key on another processor may leave others."""
+        found, weights = self.training(version.pipeline, version.key), version.tags.get("weights_sha256")
+        if found is None or found.work is None or found.work.facts.get("weights_sha256") == weights:
+            return found
+        same = ("train", version.pipeline, version.key)
+        works = (work for work in self.records if (work.stage, work.pipeline, work.key) == same)
+        fits = next((work for work in works if work.facts.get("weights_sha256") == weights), None)
+        return replace(found, work=fits)
+
     def versions_of(self, training: Training) -> list[Version]:
         return [v for v in self.versions if (v.pipeline, v.key) == (training.pipeline, training.key)]
 
     def scorings(self) -> Iterator[Record]:
         """Records that left scores: a stage's, or those of a table that a person named."""
-        return (work for work in self.records if work.stage in ("score", SCORING) and run_key(work))
+        made = (work for work in self.records if work.stage in ("score", SCORING) and run_key(work))
+        return iter({(work.stage, work.pipeline, work.key, *work.outputs): work for work in made}.values())
 
     def scorings_of(self, version: Version) -> list[Record]:
         """What was scored with a version. A pipeline's version and run key stand in its scores."""

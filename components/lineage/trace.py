@@ -34,7 +34,7 @@ def trace(workspace: Workspace, thing: str, row: str | None = None) -> Node:
     """
     found = known.gather(workspace)
     path = Path(thing).expanduser()
-    if path.is_file() or (path / "_receipt.json").is_file():
+    if path.is_file() or (path / delivered.FOLDER).is_file():
         return _file(found, path.resolve(), row)
     if row is not None:
         raise ParamsError(
@@ -141,7 +141,9 @@ def _md5s(found: Known) -> set[str]:
 def _key(found: Known, key: str) -> Node:
     """The work of a run key. Pipelines that differ by their name alone share one."""
     trees = [branches.training(found, t, up=True, down=True) for t in found.trainings if t.key == key]
-    trees += [_work(found, work) for work in found.records if work.key == key and work.stage != "train"]
+    for work in found.records:
+        if work.key == key and work.stage != "train" and (tree := _work(found, work)) not in trees:
+            trees.append(tree)  # once: a promotion leaves the receipt of the registration again
     return trees[0] if len(trees) == 1 else Node("run key", key, {"pieces_of_work": len(trees)}, (), tuple(trees))
 
 

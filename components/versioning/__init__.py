@@ -25,7 +25,18 @@ from ..workspace import Workspace
 from . import blocks, tracked
 from .tracked import clear_stale_lock
 
-__all__ = ["DataVersion", "Fetched", "add", "clear_stale_lock", "commit", "data_version", "fetch", "known", "standing"]
+__all__ = [
+    "DataVersion",
+    "Fetched",
+    "add",
+    "clear_stale_lock",
+    "commit",
+    "data_version",
+    "fetch",
+    "known",
+    "named_at",
+    "standing",
+]
 
 Say = Callable[[str], None]
 
@@ -123,6 +134,11 @@ def known(workspace: Workspace) -> list[str]:
     named = (workspace.root / path for path in tracked.md5s(workspace))
     files = {file for file in (*folder.glob("*.parquet"), *named) if file == workspace.data(file.stem)}
     return sorted(file.stem for file in files)
+
+
+def named_at(workspace: Workspace, md5: str) -> str:
+    """The commit in which data.dvc first named these bytes; empty where git knows none."""
+    return _git(workspace, "log", "--reverse", "--format=%H", f"-S{md5}", "--", tracked.FILE).partition("\n")[0]
 
 
 def commit(workspace: Workspace) -> str:

@@ -184,6 +184,9 @@ def test_a_folder_of_scores_is_one_piece_of_work(made: Path, tmp_path: Path) -> 
     one = trace(there, str(there.root / "scored" / "monday.csv.parquet"), "r001")
     assert only(one, "scores").facts["files"] == {"scored/monday.csv.parquet": "there"}
     assert only(one, "input").facts["sha256"].keys() == {"monday.csv", "tuesday.csv"}
+    shutil.copytree(there.root / "scored", tmp_path / "moved")
+    moved = trace(there, str(tmp_path / "moved")).facts
+    assert (moved["recorded_as"], len(moved["files"])) == ("scored (2 files)", 2)
     shutil.rmtree(lineage.folder(there))
     assert names(trace(there, str(there.root / "scored")), "version") == ["plus/1"], "its own receipt tells as well"
     with pytest.raises(ParamsError, match="a folder of scores"):
@@ -348,6 +351,36 @@ def test_a_failed_sweep_is_traced_and_gave_nothing(workspace: Workspace) -> None
     assert trace(workspace, children[0].info.run_id).facts["best_of_its_sweep"] is False
 
 
+def test_a_version_leads_to_the_training_that_left_its_weights(
+    workspace: Workspace, models: dict[str, Path], data: Data
+) -> None:
+    key = "a" * 64
+    registry.register(workspace, candidate(workspace, models["poor"], data, key), data, OBJECTIVE, Gate())
+    weights = catalogue.versions(workspace)[0].tags["weights_sha256"]
+    for processor, left in (("AVX512", "f" * 64), ("AVX2", weights), ("NEON", "0" * 64)):
+        facts = {"weights_sha256": left, "environment": {"processor": processor}}
+        lineage.record(workspace, Record("tides", "train", key, {"data": "0" * 32}, {}, facts))
+    assert only(trace(workspace, "tides/1"), "environment").facts["processor"] == "AVX2"
+
+
+def test_data_dvc_leads_back_to_bytes_that_are_gone(workspace: Workspace, models: dict[str, Path], data: Data) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false")
+        return subprocess.run(
+            ["git", *who, *words], cwd=workspace.root, check=True, capture_output=True, text=True
+        ).stdout
+
+    git("init")
+    named = workspace.root / "data.dvc"
+    for md5 in ("0" * 32, "1" * 32):
+        named.write_text(f"outs: [{{md5: '{md5}', path: data/tides.parquet}}]\n")
+        git("add", "data.dvc")
+        git("commit", "-m", md5)
+    registry.register(workspace, candidate(workspace, models["poor"], data, "a"), data, OBJECTIVE, Gate())
+    first = git("log", "--format=%H", "--reverse").split()[0]
+    assert only(trace(workspace, "tides/1"), "data").facts["data_dvc_named_it_at"] == first
+
+
 # ── records ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -403,6 +436,12 @@ def test_what_nobody_knows_is_refused_with_what_there_is(workspace: Workspace, t
         trace(workspace, thing)
     for kind in ("score file", "version", "run id", "run key", "flow run", "dataset"):
         assert kind in caught.value.fix
+
+
+def test_a_folder_whose_receipt_is_something_else_is_refused(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "_receipt.json").write_text('{"files": {}}')
+    with pytest.raises(ParamsError, match="no receipt of scores"):
+        trace(Workspace(made), str(tmp_path))
 
 
 def test_a_version_that_is_not_there_names_those_that_are(made: Path) -> None:
