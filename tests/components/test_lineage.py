@@ -249,7 +249,9 @@ def test_bytes_that_were_replaced_are_said_to_be(made: Path, tmp_path: Path) -> 
         ("out/scores.parquet", "gone"),
         ("results/plus/score/scores.parquet", "there"),
     }
-    assert len(trace(there, "signs").gave) == 2, "the bytes of now, that nothing was made from, and those before"
+    now, before = trace(there, "signs").gave
+    assert (now.facts["md5"], now.facts["affected_versions"], now.gave) == (md5_of(there.root), [], ())
+    assert before == tree
 
 
 def test_a_project_older_than_the_records_is_traced_by_its_receipts(made: Path, tmp_path: Path) -> None:
