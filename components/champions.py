@@ -25,6 +25,11 @@ def rollback(project: Project, pipeline: str, reason: str) -> Json:
     return _change(project, pipeline, lambda probe: championship.rollback(project.workspace, pipeline, probe, reason))
 
 
+def restore(project: Project, pipeline: str, reason: str) -> Json:
+    """Make the last champion in the ledger that is whole champion again, after it has scored a few test rows."""
+    return _change(project, pipeline, lambda probe: championship.restore(project.workspace, pipeline, probe, reason))
+
+
 def _change(project: Project, pipeline: str, take_over: Callable[[pa.RecordBatch], Version]) -> Json:
     resolved, workspace = plan.resolve(project, pipeline), project.workspace
     with receipts.working(workspace, pipeline):

@@ -126,9 +126,19 @@ class Pipeline(Block):
     tags: list[str] = []
 
 
+class Retention(Block):
+    """What `tidemill clean` may remove, and when. 0: as soon as nothing needs it; null: never. A champion, present or
+    former, and a sweep that is not finished stay whatever stands here."""
+
+    checkpoints_days: float | None = Field(7, ge=0, description="Days that a finished sweep's checkpoints stay.")
+    runs_days: float | None = Field(90, ge=0, description="Days that an MLflow run stays that no kept version needs.")
+    keep_versions: int | None = Field(5, ge=0, description="Newest versions of each pipeline whose files stay.")
+
+
 class Params(Block):
     seed: int = 0
     storage: str = Field(".tidemill/sweeps", description="Folder or fsspec URL for checkpoints.")
+    retention: Retention = Retention()
     datasets: dict[Name, DatasetBlock] = {}
     pipelines: dict[Name, Pipeline] = {}
 

@@ -10,6 +10,8 @@ from .contract import Data, Hyper, Metrics, Objective
 from .params import Resources, Search
 
 Status = Literal["finished", "stopped", "failed"]
+# Beside the trials' folders in a sweep's storage: what was planned, and the trials once all have ended.
+PLANNED_FILE, FINISHED_FILE = "sweep.json", "finished.json"
 
 
 @dataclass(frozen=True)

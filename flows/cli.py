@@ -13,7 +13,7 @@ import typer
 
 from components.errors import ParamsError, TidemillError
 
-from . import champions, lineage
+from . import champions, lineage, upkeep
 from .printing import AsJson, show
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ data = typer.Typer(no_args_is_help=True, help="Datasets: fetch them, add your ow
 app.add_typer(data, name="data")
 champions.add(app)
 lineage.add(app)
+upkeep.add(app)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Pipelines of params.yaml.")]
 All = Annotated[bool, typer.Option("--all", help="Every pipeline.")]
@@ -35,7 +36,7 @@ def tidemill() -> None:
     """Deep-learning pipelines: validate, train, register, score.
 
     Exit codes: 0 done, 2 params.yaml or command line, 3 data, 4 validation, 5 training, 6 registry,
-    7 a server does not answer, 8 somebody else is at work, 130 interrupted.
+    7 a server does not answer, 8 somebody else is at work, 9 doctor has found something wrong, 130 interrupted.
     """
 
 

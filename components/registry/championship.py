@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pyarrow as pa
 
@@ -70,6 +71,59 @@ def rollback(workspace: Workspace, pipeline: str, probe: pa.RecordBatch, reason:
                 fix=f"`tidemill promote {pipeline}/NUMBER` names a version yourself; tidemill history {pipeline}",
             )
     return _take_over(workspace, versions.find(workspace, f"{pipeline}/{earlier[0]}"), probe, "rollback", reason)
+
+
+def ailing(workspace: Workspace, pipeline: str) -> RegistryError | None:
+    """What is wrong with the champion that a pipeline should have by its ledger; None if nothing is."""
+    store = open_store(workspace)
+    with answering(store.uri):
+        ledger, found = history.ledger(store, pipeline), versions.present(store, pipeline)
+        if found is None and ledger:
+            return RegistryError(
+                f"pipeline {pipeline!r} has lost its champion",
+                where=store.uri,
+                why=f"the ledger names version {ledger[-1].version}, and no version holds the alias",
+                fix="tidemill doctor --fix",
+            )
+        try:
+            if found is not None:
+                versions.opened(versions.local(workspace, store, found))
+        except RegistryError as error:
+            return error
+    return None
+
+
+def restore(workspace: Workspace, pipeline: str, probe: pa.RecordBatch, reason: str) -> Version:
+    """Give the championship to the last champion in the ledger that is whole and scores `probe`; one that was rolled
+    back from is passed over. Raises RegistryError, saying what ails each, if none is left."""
+    store, ailments = open_store(workspace), []
+    with answering(store.uri):
+        ledger = history.ledger(store, pipeline)
+    out = history.deposed(ledger)
+    for number in dict.fromkeys(entry.version for entry in reversed(ledger) if entry.version not in out):
+        try:
+            return _take_over(workspace, _found_anew(workspace, f"{pipeline}/{number}"), probe, "doctor", reason)
+        except RegistryError as error:
+            ailments.append(f"version {number}: {error.what}")
+    raise RegistryError(
+        f"no champion of pipeline {pipeline!r} is whole",
+        where=store.uri,
+        why="; ".join(ailments) or "the ledger names none that was not rolled back from",
+        fix="restore the files of one from a backup; or take the alias 'champion' away in the MLflow UI and "
+        f"`tidemill run {pipeline}`",
+    )
+
+
+def _found_anew(workspace: Workspace, name: str) -> Version:
+    """The version; a damaged copy that was fetched from elsewhere is fetched again."""
+    version = versions.find(workspace, name)
+    if version.fetched:
+        try:
+            versions.opened(version)
+        except RegistryError:
+            shutil.rmtree(version.folder)
+            return versions.find(workspace, name)
+    return version
 
 
 def _take_over(workspace: Workspace, version: Version, probe: pa.RecordBatch, by: By, reason: str) -> Version:

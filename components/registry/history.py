@@ -17,7 +17,7 @@ from typing import Literal
 from ..tracking.store import Store
 
 KEY = "tidemill.history."
-By = Literal["gate", "promote", "rollback"]
+By = Literal["gate", "promote", "rollback", "doctor"]
 
 
 @dataclass(frozen=True)

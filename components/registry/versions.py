@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 TAG = "tidemill."
+CLEANED = f"{TAG}cleaned"  # when `tidemill clean` took a version's files
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,13 @@ def opened(version: Version) -> Shipped:
     place = f"{version.pipeline} version {version.version}: {version.folder}"
     wanted = version.tags.get(f"{TAG}description_sha256")
     described = version.model_folder / model.DESCRIPTION
+    if not described.is_file() and CLEANED in version.tags:
+        raise RegistryError(
+            "the files of this version were removed by `tidemill clean`",
+            where=place,
+            why=f"at {version.tags[CLEANED]}, by retention in params.yaml",
+            fix="name another version; the same training registered again puts them back",
+        )
     if not described.is_file() or model.sha256(described) != wanted:
         raise RegistryError(
             f"{model.DESCRIPTION} is absent or not what was registered", where=place, fix=way_out(version)

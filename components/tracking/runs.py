@@ -101,11 +101,18 @@ def find(store: Store, experiment_id: str, tags: Mapping[str, str]) -> Iterator[
 
 def bury(store: Store, experiment_id: str) -> None:
     """Mark runs as killed whose process on this machine is dead: nobody else will."""
+    for run in orphans(store, [experiment_id]):
+        store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def orphans(store: Store, experiment_ids: Sequence[str]) -> list[Run]:
+    """Runs that are RUNNING by a process of this machine that is dead."""
+    if not experiment_ids:  # MLflow takes none for all
+        return []
     host = socket.gethostname()
     clause = f"attributes.status = 'RUNNING' and tags.`{TAG}process` LIKE '{host}:%'"
-    for run in store.client.search_runs([experiment_id], clause):
-        if not _alive(int(run.data.tags[f"{TAG}process"].rpartition(":")[2])):
-            store.client.set_terminated(run.info.run_id, "KILLED")
+    found = store.client.search_runs(list(experiment_ids), clause)
+    return [run for run in found if not _alive(int(run.data.tags[f"{TAG}process"].rpartition(":")[2]))]
 
 
 def _alive(pid: int) -> bool:

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from .. import checkpoints, families
 from ..contract import Hyper, Json, Objective
 from ..errors import ParamsError, Unreachable
-from ..sweep import Request, Trial
+from ..sweep import FINISHED_FILE, PLANNED_FILE, Request, Trial
 from . import configurations
 from .ledger import Ledger
-
-_SWEEP, _FINISHED = "sweep.json", "finished.json"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Archive:
     def plan(self, hypers: Sequence[Hyper]) -> None:
         """Note every configuration drawn so far."""
         planned = {"planned": [dict(hyper) for hyper in hypers], "request": self._identity()}
-        checkpoints.write_json(self._at(_SWEEP), planned)
+        checkpoints.write_json(self._at(PLANNED_FILE), planned)
 
     def restore(self, ledger: Ledger) -> None:
         """Put into the ledger what was planned, and what the trials' checkpoints say."""
@@ -78,12 +76,12 @@ class Archive:
         rows = [dataclasses.asdict(trial) for trial in trials]
         for row in rows:
             row["checkpoint"] = row["checkpoint"] and posixpath.basename(row["checkpoint"])
-        checkpoints.write_json(self._at(_FINISHED), rows)
+        checkpoints.write_json(self._at(FINISHED_FILE), rows)
 
     def finished(self) -> list[Trial] | None:
         """The trials of a sweep that was finished, best first; None if it was not, or if its best weights are no
         longer whole: then what is damaged is removed, to be learnt again."""
-        rows = checkpoints.read_json(self._at(_FINISHED))
+        rows = checkpoints.read_json(self._at(FINISHED_FILE))
         if rows is None:
             return None
         trials = [Trial(**row) for row in rows]
@@ -92,7 +90,7 @@ class Archive:
             checkpoints.read(trials[0].checkpoint)
         except checkpoints.Damaged:
             checkpoints.remove(trials[0].checkpoint)
-            checkpoints.remove(self._at(_FINISHED))
+            checkpoints.remove(self._at(FINISHED_FILE))
             return None
         return trials
 
@@ -100,13 +98,13 @@ class Archive:
         return posixpath.join(self._at(trial.key), trial.checkpoint) if trial.checkpoint else ""
 
     def _sweep(self) -> dict[str, Json]:
-        return checkpoints.read_json(self._at(_SWEEP)) or {}
+        return checkpoints.read_json(self._at(PLANNED_FILE)) or {}
 
     def _empty(self, sweep: dict[str, Json]) -> None:
-        checkpoints.remove(self._at(_FINISHED))
+        checkpoints.remove(self._at(FINISHED_FILE))
         for hyper in sweep["planned"]:
             checkpoints.remove(self._at(configurations.key(hyper)))
-        checkpoints.remove(self._at(_SWEEP))
+        checkpoints.remove(self._at(PLANNED_FILE))
 
     def _identity(self) -> Json:
         """What makes a request the same. The caller tells the data's bytes apart, by the storage's name."""

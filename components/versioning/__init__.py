@@ -1,6 +1,6 @@
 """Which bytes a dataset is: data/NAME.parquet, its entry in data.dvc, and the commit of the code beside it.
 
-With tracked.py, the only place that speaks to DVC and git.
+With tracked.py and condition.py, the only place that speaks to DVC and git.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..errors import DataError, DatasetChanged, ParamsError
 from ..params import DatasetBlock, Name, Params
 from ..workspace import Workspace
 from . import blocks, tracked
-from .tracked import clear_stale_lock
+from .tracked import clear_stale_lock, stale_lock
 
 __all__ = [
     "DataVersion",
@@ -35,6 +35,7 @@ __all__ = [
     "fetch",
     "known",
     "named_at",
+    "stale_lock",
     "standing",
 ]
 

@@ -82,9 +82,31 @@ def clear_stale_lock(workspace: Workspace) -> None:
     DVC clears entries of dead processes by itself, but it stops at a half-written file, and believes an entry
     whose process number now belongs to something else.
     """
-    file = workspace.root / ".dvc" / "tmp" / "rwlock"
+    file = _rwlock(workspace)
     if not file.is_file():
         return
+    held, kept = _holders(file)
+    if held not in (kept, {}):
+        receipts.write_file(file, json.dumps(kept).encode())
+
+
+def stale_lock(workspace: Workspace) -> str:
+    """What `clear_stale_lock` would take out; "" if nothing."""
+    file = _rwlock(workspace)
+    held, kept = _holders(file) if file.is_file() else ({}, {})
+    if held is None:
+        return "half-written"
+    names = set(held.get("write", {})) - set(kept["write"])
+    names |= {name for name, infos in held.get("read", {}).items() if infos and infos != kept["read"].get(name)}
+    return f"held by dead processes: {', '.join(sorted(names))}" if names else ""
+
+
+def _rwlock(workspace: Workspace) -> Path:
+    return workspace.root / ".dvc" / "tmp" / "rwlock"
+
+
+def _holders(file: Path) -> tuple[Any, dict[str, Any]]:
+    """(what the lock says, what is true of it); the first is None if it is not what DVC writes, or half of it."""
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
         kept = {
@@ -95,11 +117,9 @@ def clear_stale_lock(workspace: Workspace) -> None:
                 if (alive := [info for info in infos if _holds(info)])
             },
         }
-    except (ValueError, AttributeError, TypeError, KeyError):  # not what DVC writes, or half of it
-        held, kept = None, {"write": {}, "read": {}}
-    if held in (kept, {}):
-        return
-    receipts.write_file(file, json.dumps(kept).encode())
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return None, {"write": {}, "read": {}}
+    return held, kept
 
 
 def _holds(info: dict[str, Any]) -> bool:

@@ -1,0 +1,35 @@
+"""Whether the packages that are installed are those of requirements.lock."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+
+from ..plan import Project
+from .finding import Finding
+
+LOCK = "requirements.lock"
+_PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;#\\]+)")
+
+
+def as_locked(project: Project) -> list[Finding]:
+    """One finding for all: they are put right together."""
+    file = project.workspace.root / LOCK
+    if not file.is_file():
+        return [Finding.well(f"no {LOCK} here to compare with")]
+    pins = [pin.groups() for line in file.read_text(encoding="utf-8").splitlines() if (pin := _PIN.match(line))]
+    other = [said for name, version in pins if (said := _difference(name, version))]
+    if not other:
+        return [Finding.well(f"{len(pins)} packages are those of {LOCK}")]
+    meaning = f"results may differ from those of others, and {LOCK} is the only set that was tested"
+    return [Finding.wrong(f"{len(other)} of {len(pins)} packages: {', '.join(other)}", meaning, "make setup")]
+
+
+def _difference(name: str, version: str) -> str:
+    try:
+        installed = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{name} is absent"
+    # A local part such as +cpu says how a wheel was built.
+    same = installed.partition("+")[0] == version.partition("+")[0]
+    return "" if same else f"{name} is {installed}, not {version}"
