@@ -32,6 +32,4 @@ def stale(project: Project) -> list[Finding]:
     if found:
         return found
     own = len(list((workspace.state / "locks").glob("*.lock")))
-    return [
-        Finding.well(f"no stale lock ({own} lock files under .tidemill/locks: a file that nobody holds locks nothing)")
-    ]
+    return [Finding.well(f"no stale lock ({own} files under .tidemill/locks, where a file alone locks nothing)")]

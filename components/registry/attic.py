@@ -39,10 +39,7 @@ def sort_out(store: Store, pipeline: str, keep: int | None) -> tuple[list[Files]
     newest = sorted(found, key=lambda version: int(version.version), reverse=True)
     if not newest:
         return [], []
-    told = history.ledger(store, pipeline)
-    ever = {entry.version for entry in told} | {entry.before for entry in told}
-    ever |= {int(number) for number in store.client.get_registered_model(pipeline).aliases.values()}
-    go, stay = [], []
+    ever, go, stay = _distinguished(store, pipeline), [], []
     for place, version in enumerate(newest):
         number, uri = int(version.version), store.client.get_model_version_download_uri(pipeline, version.version)
         files = Files(pipeline, number, version.run_id, uri)
@@ -57,10 +54,17 @@ def sort_out(store: Store, pipeline: str, keep: int | None) -> tuple[list[Files]
 
 def remove(workspace: Workspace, store: Store, files: Files) -> None:
     """Remove a version's files, and the copy that was fetched here. A version that became champion meanwhile stays."""
-    if files.version not in {gone.version for gone in sort_out(store, files.pipeline, 0)[0]}:
+    if files.version in _distinguished(store, files.pipeline):
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
     store.client.set_model_version_tag(files.pipeline, str(files.version), CLEANED, now)
     census.remove_stored(store, files.location)
     for copy in (workspace.state / "models" / files.pipeline).glob(f"{files.version}-*"):
         shutil.rmtree(copy)
+
+
+def _distinguished(store: Store, pipeline: str) -> set[int]:
+    """Versions that are or were champion by the ledger, or are under any alias."""
+    told = history.ledger(store, pipeline)
+    ever = {entry.version for entry in told} | {entry.before for entry in told if entry.before is not None}
+    return ever | {int(number) for number in store.client.get_registered_model(pipeline).aliases.values()}

@@ -93,7 +93,9 @@ def clear_stale_lock(workspace: Workspace) -> None:
 def stale_lock(workspace: Workspace) -> str:
     """What `clear_stale_lock` would take out; "" if nothing."""
     file = _rwlock(workspace)
-    held, kept = _holders(file) if file.is_file() else ({}, {})
+    if not file.is_file():
+        return ""
+    held, kept = _holders(file)
     if held is None:
         return "half-written"
     names = set(held.get("write", {})) - set(kept["write"])

@@ -58,7 +58,7 @@ def test_a_policy_has_defaults_and_limits(workspace: Workspace, project: Callabl
     kept = params.load(workspace).retention
     assert (kept.checkpoints_days, kept.runs_days, kept.keep_versions) == (7, 90, 5)
     assert project("null", "null").params.retention.keep_versions is None
-    with pytest.raises(params.ParamsError, match="retention.keep_versions"):
+    with pytest.raises(params.ParamsError, match=r"retention\.keep_versions"):
         project(7, -1)
 
 
@@ -297,7 +297,12 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(
         f"results/tides/plan/.train.json.{dead}.1.tmp",
     ]
     stay = [
-        *(f"results/tides/.train.{mine}.tmp/f", f"notes.{dead}.tmp", "results/tides/train/model/f", ".tidemill/tmp.txt"),
+        *(
+            f"results/tides/.train.{mine}.tmp/f",
+            f"notes.{dead}.tmp",
+            "results/tides/train/model/f",
+            ".tidemill/tmp.txt",
+        ),
         f"data/sources/.customers.{dead}/before/customers.csv",  # the only copy of somebody's table
     ]
     young = [f"results/tides/.score.{dead}.tmp/f", ".tidemill/tmpyoung/f"]
