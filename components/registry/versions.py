@@ -121,20 +121,42 @@ def local(workspace: Workspace, store: Store, found: ModelVersion) -> Version:
         return Version(name, number, place, tags)
     folder = workspace.state / "models" / name / f"{number}-{tags[TAG + 'description_sha256'][:12]}"
     if not folder.is_dir():
-        _fetch(store, uri, folder)
+        try:
+            _fetch(store, uri, folder)
+        except RegistryError as error:
+            if CLEANED in tags:
+                raise _cleaned(tags, uri) from error
+            raise
     return Version(name, number, folder, tags, fetched=True)
 
 
 def _fetch(store: Store, uri: str, folder: Path) -> None:
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        fetched = Path(download_artifacts(artifact_uri=uri, dst_path=place, tracking_uri=store.uri))
+        try:
+            fetched = Path(download_artifacts(artifact_uri=uri, dst_path=place, tracking_uri=store.uri))
+        except MlflowException as error:
+            # MLflow calls a file that its server has not an internal error, and says what the server answered.
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST" and "404 Client Error" not in error.message:
+                raise
+            why = error.message.splitlines()[-1][:300]
+            raise RegistryError("the files of a version are gone", where=uri, why=why) from error
         with contextlib.suppress(OSError):  # another process was faster
             fetched.rename(folder)
     if not (folder / artifact.MODEL).is_dir():
         raise RegistryError("the files of a version cannot be fetched", where=uri, why=f"no {artifact.MODEL} there")
+
+
+def _cleaned(tags: dict[str, str], where: str) -> RegistryError:
+    return RegistryError(
+        "the files of this version were removed by `tidemill clean`",
+        where=where,
+        why=f"at {tags[CLEANED]}, by retention in params.yaml",
+        fix="name another version; the same training registered again puts them back",
+    )
 
 
 def opened(version: Version) -> Shipped:
@@ -143,12 +165,7 @@ def opened(version: Version) -> Shipped:
     wanted = version.tags.get(f"{TAG}description_sha256")
     described = version.model_folder / model.DESCRIPTION
     if not described.is_file() and CLEANED in version.tags:
-        raise RegistryError(
-            "the files of this version were removed by `tidemill clean`",
-            where=place,
-            why=f"at {version.tags[CLEANED]}, by retention in params.yaml",
-            fix="name another version; the same training registered again puts them back",
-        )
+        raise _cleaned(version.tags, place)
     if not described.is_file() or model.sha256(described) != wanted:
         raise RegistryError(
             f"{model.DESCRIPTION} is absent or not what was registered", where=place, fix=way_out(version)

@@ -278,6 +278,31 @@ def test_a_run_goes_with_the_files_of_its_version(
     assert run_id not in active(four)
 
 
+def test_on_a_teams_server_only_pipelines_of_params_yaml(
+    team_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, Path], data: Data
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", team_server)
+    there = Workspace(tmp_path / "project")
+    run_id = play(there, tmp_path, "a" * 64)
+    assert put(there, models["good"], data, "a").decision.promoted
+    assert not put(there, models["poor"], data, "b", run_id).decision.promoted
+    registry.load(there, "tides", 2)  # which leaves a copy here
+    theirs = "retention: {runs_days: 0, keep_versions: 0}\n"
+    ours = f"{theirs}datasets: {{tides: {{table: t.csv}}}}\npipelines: {{tides: {{dataset: tides, family: mlp}}}}\n"
+    made = []
+    for text in (theirs, ours):
+        there.params.write_text(text)
+        made.append(Project(there, params.load(there), lambda _: None, lambda _: None))  # type: ignore[arg-type,return-value]
+    assert retention.expendable(made[0]) == []
+    shown = retention.expendable(made[1])
+    assert [thing.kind for thing in shown] == ["version files", "run"] and shown[0].what == "tides/2"
+    assert shown[0].bytes > 1000 and shown[1].bytes > 1000 and run_id in shown[1].what
+    assert clean(made[1]) == what(shown) and clean(made[1]) == []
+    with pytest.raises(RegistryError, match="removed by `tidemill clean`"):
+        registry.load(there, "tides", 2)
+    assert registry.load(there, "tides", 1).weights_sha256
+
+
 # ── leftovers ───────────────────────────────────────────────────────────────────────────────────────────
 
 
