@@ -64,6 +64,11 @@ def _look(project: Project, check: Check) -> list[Finding]:
         return check(project)
     except TidemillError as error:
         return [Finding.wrong(f"{error.where}: {error.what}" if error.where else error.what, error.why, error.fix)]
+    except Exception as error:  # one check that fails must not silence the others
+        why = f"{type(error).__name__}: {error}"
+        return [
+            Finding.wrong(f"this check itself has failed: {why}", "what it looks at is not known", "mend that first")
+        ]
 
 
 def _repair(one: Finding) -> str:

@@ -105,7 +105,12 @@ def _object(cache: Path, md5: str) -> Path:
 
 def _cache(workspace: Workspace) -> Path:
     """The folder of the cache's objects, wherever DVC's settings put it."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with Repo(str(workspace.root)) as repo:
-        return Path(repo.cache.local.path)
+    try:
+        with Repo(str(workspace.root)) as repo:
+            return Path(repo.cache.local.path)
+    except DvcException as error:
+        fix = "git init, or: dvc config core.no_scm true" if "git" in str(error) else "mend .dvc/config"
+        raise DataError("DVC cannot open this project", where=str(workspace.root), why=str(error), fix=fix) from error

@@ -228,6 +228,14 @@ def test_a_store_that_does_not_answer_is_a_finding(project: Project) -> None:
     assert "MLflow does not answer" in problem(project, "runs").finding
 
 
+def test_a_check_that_fails_is_a_finding_and_silences_none(project: Project) -> None:
+    def fails(_: Project) -> list[health.Finding]:
+        raise ZeroDivisionError("by nought")
+
+    first, second = health.examine(project, {"one": fails, "disk": CHECKS["disk"]}, fix=True)[:2]
+    assert first.status == "problem" and "by nought" in first.finding and second.check == "disk"
+
+
 # ── receipts and the cache ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -315,6 +323,13 @@ def test_a_dataset_that_can_be_built_is_built_again(built_in: Project) -> None:
     assert problem(built_in, "cache").way_out == "tidemill data fetch tiny"
     repaired(built_in, "cache")
     assert built_in.workspace.data("tiny").is_file() and cached(built_in).is_file()
+
+
+def test_a_project_that_dvc_cannot_open(project: Project) -> None:
+    """DVC wants git, unless it is told otherwise."""
+    fetched(project)
+    (project.workspace.root / ".dvc").mkdir()
+    assert "git init" in problem(project, "cache").way_out
 
 
 def test_no_dvc_is_no_fault(project: Project) -> None:
