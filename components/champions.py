@@ -32,7 +32,7 @@ def restore(project: Project, pipeline: str, reason: str) -> Json:
 
 def _change(project: Project, pipeline: str, take_over: Callable[[pa.RecordBatch], Version]) -> Json:
     resolved, workspace = plan.resolve(project, pipeline), project.workspace
-    with receipts.working(workspace, pipeline):
+    with receipts.holding(workspace, pipeline):
         before = champion_identity(workspace, pipeline)
         version = take_over(_probe(resolved))
         # What scores next must know whose scores they are.

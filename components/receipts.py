@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -175,11 +176,30 @@ def leave(workspace: Workspace, receipt: Receipt) -> Receipt:
 
 @contextlib.contextmanager
 def working(workspace: Workspace, pipeline: str) -> Iterator[None]:
-    """Hold a pipeline; the lock goes with the process, however it ends.
+    """Hold a pipeline while it is worked on; the lock goes with the process, however it ends.
 
     What the lock file says stays unless the work ends well: that is how `unfinished` knows. Raises Busy, naming who
     holds it, if somebody else does.
     """
+    with _locked(workspace, pipeline) as (lock, _):
+        yield
+        lock.truncate(0)
+
+
+@contextlib.contextmanager
+def holding(workspace: Workspace, pipeline: str) -> Iterator[None]:
+    """Hold a pipeline so that nobody works on it; what was left unfinished stays so."""
+    with _locked(workspace, pipeline) as (lock, before):
+        try:
+            yield
+        finally:
+            lock.truncate(0)
+            lock.write(before)
+
+
+@contextlib.contextmanager
+def _locked(workspace: Workspace, pipeline: str) -> Iterator[tuple[IO[str], str]]:
+    """The lock file, which says who holds it now, and what it said before."""
     file = workspace.state / "locks" / f"{pipeline}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+", encoding="utf-8") as lock:
@@ -192,12 +212,13 @@ def working(workspace: Workspace, pipeline: str) -> Iterator[None]:
                 why=lock.read().strip(),
                 fix="wait for it, or stop it, then run again",
             ) from None
+        lock.seek(0)
+        before = lock.read()
         lock.truncate(0)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         lock.write(f"process {os.getpid()} ({Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}) since {started}")
         lock.flush()
-        yield
-        lock.truncate(0)
+        yield lock, before
 
 
 def unfinished(workspace: Workspace) -> dict[str, str]:

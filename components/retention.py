@@ -67,7 +67,7 @@ def _nobody_works(project: Project) -> Iterator[None]:
     known = {file.stem for file in (project.workspace.state / "locks").glob("*.lock")}
     with contextlib.ExitStack() as stack:
         for name in sorted(known | set(project.params.pipelines)):
-            stack.enter_context(receipts.working(project.workspace, name))
+            stack.enter_context(receipts.holding(project.workspace, name))
         yield
 
 

@@ -44,7 +44,7 @@ def _fault(workspace: Workspace, file: Path) -> str:
 
 
 def _discard(workspace: Workspace, file: Path) -> None:
-    with receipts.working(workspace, file.parent.name):
+    with receipts.holding(workspace, file.parent.name):
         file.unlink(missing_ok=True)
 
 

@@ -140,6 +140,9 @@ def test_what_was_left_unfinished_is_known(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     with receipts.working(workspace, "done"):
         pass
+    for _ in range(2):
+        with receipts.holding(workspace, "digits"), receipts.holding(workspace, "done"):
+            pass
     left = receipts.unfinished(workspace)
     assert list(left) == ["digits", "stopped"] and f"process {child.pid}" in left["digits"]
     with receipts.working(workspace, "digits"):
