@@ -12,6 +12,8 @@ from components.contract import Choice, Integer, Uniform
 from components.errors import ParamsError
 from components.workspace import Workspace
 
+from ..conftest import REPOSITORY
+
 GOOD = """\
 seed: 3
 datasets:
@@ -109,6 +111,11 @@ def test_the_schema_knows_every_key() -> None:
     schema = json.loads(params.schema())
     assert set(schema["$defs"]["Pipeline"]["properties"]) == set(params.Pipeline.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def test_the_schema_that_editors_read_is_that_of_now() -> None:
+    """params.yaml names it in its first line; `make schema` writes it."""
+    assert (REPOSITORY / "params.schema.json").read_text(encoding="utf-8") == params.schema()
 
 
 def test_an_empty_file_is_an_empty_project(tmp_path: Path) -> None:
