@@ -54,7 +54,7 @@ def test_a_model_needs_few_of_our_modules() -> None:
     assert set(closure(["components.model", "components.families"])) == {
         "components", "components.contract", "components.errors", "components.families", "components.model",
     }  # fmt: skip
-    assert outside(["components.model"]) == {"pyarrow", "safetensors", "torch"}
+    assert outside(["components.model"]) == {"numpy", "pyarrow", "safetensors", "torch"}
 
 
 def test_the_hash_is_the_same_in_another_process_and_folder(tmp_path: Path) -> None:
