@@ -48,10 +48,13 @@ def scores(found: Known, path: Path) -> Node:
 
 
 def _on_record(found: Known, path: Path, told: dict[str, Json]) -> Record | None:
-    """The record of these very bytes, wherever they lie now; the one that names this place, if several do."""
+    """The record of these very bytes, wherever they lie now: of several, the one that names this place, else one of
+    just as many files."""
     here = place(found.workspace, path)
-    wanted = {part["sha256"] for part in told["files"].values()} if path.is_dir() else {receipts.sha256(path)}
+    hashes = [part["sha256"] for part in told["files"].values()] if path.is_dir() else [receipts.sha256(path)]
+    wanted = set(hashes)
     fits = [work for work in found.scorings() if wanted and wanted <= set(branches.score_files(work).values())]
+    fits.sort(key=lambda work: len(branches.score_files(work)) != len(hashes))
     named = (work for work in fits if any(_below(name, here) for name in branches.score_files(work)))
     return next(named, fits[0] if fits else None)
 

@@ -60,14 +60,17 @@ def open_project(root: Path, flow_run: str = "") -> Project:
     return Project(workspace, params.load(workspace), lambda _: None, lambda _: Watchers(), flow_run)
 
 
+def play(project: Project) -> None:
+    stages.fetch(project, ["plus"])
+    for stage in stages.PLAY.values():
+        stage(project, "plus")
+
+
 def live(root: Path) -> None:
     """Two trainings and a scored table, in a process of its own: Ray leaves a process other than it found it."""
     for seed in (1, 2):
         (root / "params.yaml").write_text(PARAMS.format(seed=seed))
-        project = open_project(root, FLOW_RUN if seed == 1 else "")
-        stages.fetch(project, ["plus"])
-        for stage in stages.PLAY.values():
-            stage(project, "plus")
+        play(open_project(root, FLOW_RUN if seed == 1 else ""))
     stages.score_table(open_project(root), "plus", root / "tomorrow.csv", root / "out" / "scores.parquet")
 
 
