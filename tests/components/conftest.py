@@ -62,7 +62,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # what one file registers, another must not find
 def team_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
     """A real MLflow server that keeps the artifacts itself."""
     place, port = tmp_path_factory.mktemp("server"), free_port()
