@@ -50,8 +50,9 @@ def run(names: Names = None, every: All = False, tag: Tag = None, as_json: AsJso
     stages.fetch(project, chosen)
     for name in chosen:
         stages.settle(project, name)
-    if any(step.action == "run" for step in _steps(project, chosen)):
-        _run(project, chosen)
+    due = {step.stage for step in _steps(project, chosen) if step.action == "run"}
+    if due:
+        _run(project, chosen, training="train" in due)
     else:
         project.say("nothing to do: every stage is unchanged (tidemill plan says why)")
     _print_results(project, chosen, as_json)
@@ -75,14 +76,13 @@ def resume(as_json: AsJson = False) -> None:
         project.say("nothing to resume: no pipeline was left unfinished")
 
 
-def _run(project: Project, chosen: list[str]) -> None:
+def _run(project: Project, chosen: list[str], training: bool) -> None:
     from contextlib import ExitStack
 
     from . import servers
     from .progress import screen
 
     servers.require_addresses()
-    training = any(step.stage == "train" and step.action == "run" for step in _steps(project, chosen))
     if training:
         from components import stages
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..tracking import census
-from ..tracking.store import Store
+from ..tracking.store import Store, pages
 from ..workspace import Workspace
 from . import history
 from .versions import CLEANED, TAG
@@ -29,7 +29,7 @@ class Files:
 
 def names(store: Store) -> list[str]:
     """Every model that is registered there."""
-    return [found.name for found in store.client.search_registered_models(max_results=1000)]
+    return [found.name for found in pages(store.client.search_registered_models)]
 
 
 def sort_out(store: Store, pipeline: str, keep: int | None) -> tuple[list[Files], list[Files]]:

@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass
 
 from ..contract import Json
-from ..tracking.past import pages
-from ..tracking.store import answering, open_store
+from ..tracking.store import answering, open_store, pages
 from ..workspace import Workspace
 from . import decision_of
 from .versions import CHAMPION, TAG

@@ -7,13 +7,12 @@ moves the alias.
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from ..tracking.runs import user
 from ..tracking.store import Store
 
 KEY = "tidemill.history."
@@ -74,16 +73,8 @@ def append(store: Store, name: str, version: int, before: int | None, by: By, wh
         return
     number = told[-1].number + 1 if told else 1
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = Entry(number, at, version, before, by, why, who())
+    entry = Entry(number, at, version, before, by, why, user())
     store.client.set_registered_model_tag(name, f"{KEY}{number:06d}", json.dumps(asdict(entry), sort_keys=True))
-
-
-def who() -> str:
-    """The person's name on this machine; a number where it has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def deposed(told: list[Entry]) -> dict[int, str]:

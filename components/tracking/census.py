@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..workspace import Workspace
 from . import runs
 from .runs import PARENT, TAG
-from .store import Store, answering, open_store
+from .store import Store, answering, open_store, pages
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -67,7 +67,7 @@ def bury(workspace: Workspace, run_id: str) -> None:
 def experiments(store: Store, names: Sequence[str] | None) -> dict[str, str]:
     """Name → id of the experiments of these names that are there; None: of all."""
     if names is None:
-        return {found.name: found.experiment_id for found in store.client.search_experiments(max_results=1000)}
+        return {found.name: found.experiment_id for found in pages(store.client.search_experiments)}
     found = ((name, store.client.get_experiment_by_name(name)) for name in names)
     return {name: known.experiment_id for name, known in found if known and known.lifecycle_stage == "active"}
 

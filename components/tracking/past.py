@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..contract import Json, Metrics
 from ..workspace import Workspace
 from . import KIND, TRIAL
 from .runs import PARENT, TAG
-from .store import answering, open_store
+from .store import answering, open_store, pages
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RECEIPT = "receipt.json"  # the train stage's, among the files of its run
-_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,6 @@ def receipt(workspace: Workspace, run_id: str) -> dict[str, Json]:
         except Exception:  # a storage that is elsewhere, without our credentials, emptied: the tags must do
             return {}
     return told if isinstance(told, dict) else {}
-
-
-def pages(search: Callable[..., Any], **how: Any) -> Iterator[Any]:
-    """Everything that one of the MLflow client's searches finds, a page after the other."""
-    token = None
-    while True:
-        page = search(max_results=_PAGE, page_token=token, **how)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _past(found: Run) -> Past:

@@ -9,8 +9,10 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import psutil
+
 from ..contract import Json, Metrics
-from .store import Store
+from .store import Store, pages
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -90,13 +92,8 @@ def create(store: Store, experiment_id: str, name: str, tags: Mapping[str, str])
 def find(store: Store, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Run]:
     """Runs with these tags, the oldest first."""
     clauses = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    token = None
-    while True:
-        page = store.client.search_runs([experiment_id], clauses, order_by=["start_time ASC"], page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    how = {"experiment_ids": [experiment_id], "filter_string": clauses, "order_by": ["start_time ASC"]}
+    yield from pages(store.client.search_runs, **how)
 
 
 def bury(store: Store, experiment_id: str) -> None:
@@ -112,17 +109,7 @@ def orphans(store: Store, experiment_ids: Sequence[str]) -> list[Run]:
     host = socket.gethostname()
     clause = f"attributes.status = 'RUNNING' and tags.`{TAG}process` LIKE '{host}:%'"
     found = store.client.search_runs(list(experiment_ids), clause)
-    return [run for run in found if not _alive(int(run.data.tags[f"{TAG}process"].rpartition(":")[2]))]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return [run for run in found if not psutil.pid_exists(int(run.data.tags[f"{TAG}process"].rpartition(":")[2]))]
 
 
 def process() -> str:

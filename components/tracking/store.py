@@ -11,10 +11,10 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import TidemillError, Unreachable
@@ -22,6 +22,8 @@ from ..workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+PAGE = 1000  # of a search
 
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 3.0, 5.0
 # These hold unless the environment says otherwise. MLflow's own patience with a server that has gone is minutes.
@@ -201,3 +203,14 @@ def alone(folder: Path) -> Iterator[None]:
     with (folder / "mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def pages(search: Callable[..., Any], **how: Any) -> Iterator[Any]:
+    """Everything that one of the MLflow client's searches finds, a page after the other."""
+    token = None
+    while True:
+        page = search(max_results=PAGE, page_token=token, **how)
+        yield from page
+        token = page.token
+        if not token:
+            return
