@@ -6,9 +6,7 @@ Lists under `tags`, a cron line under `schedule`; everything but `dataset` and `
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from . import families
 from .contract import Choice, Domain, Integer, Json, Task, Uniform
 from .errors import ParamsError
+from .faults import fault, faults, shown, suggest, wanted
 from .workspace import Workspace
 
 # Names become folders, MLflow model names and DVC stage names: none of them may climb out of its folder.
@@ -147,7 +146,7 @@ class Params(Block):
             raise ParamsError(
                 f"no pipeline {name!r}",
                 where="params.yaml: pipelines",
-                fix=_suggest(name, self.pipelines) or "add a block for it",
+                fix=suggest(name, self.pipelines) or "add a block for it",
             )
         return self.pipelines[name]
 
@@ -165,7 +164,7 @@ def load(workspace: Workspace) -> Params:
         line = (error.problem_mark.line + 1) if error.problem_mark else 1
         raise ParamsError(f"not YAML: {error.problem}", where=f"{file.name}:{line}", fix="mend the line") from error
     if not isinstance(raw, dict):
-        raise ParamsError(f"got {_show(raw)}, expected keys such as datasets and pipelines", where=f"{file.name}:1")
+        raise ParamsError(f"got {shown(raw)}, expected keys such as datasets and pipelines", where=f"{file.name}:1")
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
@@ -198,9 +197,9 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
     for name, pipeline in params.pipelines.items():
         at = ("pipelines", name)
         if pipeline.dataset not in params.datasets:
-            yield (*at, "dataset"), _wanted(pipeline.dataset, params.datasets, "a name under datasets")
-        if pipeline.schedule is not None and (fault := _cron_fault(pipeline.schedule)):
-            yield (*at, "schedule"), f"got {pipeline.schedule!r}, expected a cron line such as '0 6 * * *' ({fault})"
+            yield (*at, "dataset"), wanted(pipeline.dataset, params.datasets, "a name under datasets")
+        if pipeline.schedule is not None and (reason := _cron_fault(pipeline.schedule)):
+            yield (*at, "schedule"), f"got {pipeline.schedule!r}, expected a cron line such as '0 6 * * *' ({reason})"
         yield from _family_checks(pipeline, at)
 
 
@@ -213,10 +212,10 @@ def _family_checks(pipeline: Pipeline, at: tuple[str, ...]) -> Iterator[tuple[tu
     known = [f.name for f in dataclasses.fields(family.Settings)]
     for key in pipeline.settings:
         if key not in known:
-            yield (*at, "settings", key), _wanted(key, known, f"a setting of {pipeline.family}")
+            yield (*at, "settings", key), wanted(key, known, f"a setting of {pipeline.family}")
     for key in pipeline.search.space:
         if key not in known:
-            yield (*at, "search", "space", key), _wanted(key, known, f"a setting of {pipeline.family}")
+            yield (*at, "search", "space", key), wanted(key, known, f"a setting of {pipeline.family}")
     if pipeline.task and pipeline.task not in family.tasks:
         yield (*at, "task"), f"got {pipeline.task!r}, expected one of {', '.join(family.tasks)}"
 
@@ -231,86 +230,3 @@ def _cron_fault(line: str) -> str:
     except CronSimError as error:
         return str(error)
     return ""
-
-
-def _wanted(got: str, known: Any, what: str) -> str:
-    return f"got {got!r}, expected {what}{_suggest(got, known, '; ')}"
-
-
-def _suggest(got: str, known: Any, lead: str = "") -> str:
-    close = difflib.get_close_matches(str(got), [str(k) for k in known], 1, 0.5)
-    if close:
-        return f"{lead}did you mean {close[0]!r}?"
-    return f"{lead}known: {', '.join(map(str, known))}" if known else ""
-
-
-def faults(error: ValidationError, raw: Any, file: str, model: type[BaseModel]) -> list[tuple[int, str]]:
-    """(line, message) of each fault that `model` found in the YAML of a file."""
-    return [fault(raw, file, e["loc"], _expectation(e, e["loc"], model)) for e in error.errors()]
-
-
-def fault(raw: Any, file: str, loc: tuple[Any, ...], text: str) -> tuple[int, str]:
-    """(line, message) of a fault at `loc`; the line is that of the deepest key on its way that exists."""
-    line, path = 1, []
-    here: Any = raw
-    for key in loc:
-        if isinstance(key, str) and (
-            key.startswith("function-") or key in ("Range", "[key]", "float", "str") or key.startswith("list[")
-        ):
-            continue  # pydantic's own marks for a branch of a union
-        path.append(str(key))
-        try:
-            mark = here.lc.key(key) if hasattr(here, "keys") else here.lc.item(key)
-            line, here = mark[0] + 1, here[key]
-        except (KeyError, IndexError, AttributeError, TypeError):
-            here = None
-    return line, f"{file}:{line} {'.'.join(path)}: {text}"
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "dict_type": "keys and values",
-    "model_type": "keys and values",
-}
-
-
-def _expectation(error: Any, loc: tuple[Any, ...], model: type[BaseModel]) -> str:
-    kind, got = error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        return f"got an unknown key{_suggest(str(loc[-1]), _keys_at(loc[:-1], model), '; ')}"
-    if kind == "missing":
-        return "got nothing, expected a value"
-    if kind == "string_pattern_mismatch":
-        return f"got {_show(got)}, expected a name of letters, digits, - and _ (63 at most)"
-    if kind == "literal_error":
-        expected = re.findall(r"'([^']+)'", error["ctx"]["expected"])
-        return f"got {_show(got)}, expected one of {', '.join(expected)}{_suggest(str(got), expected, '; ')}"
-    message = _EXPECTED.get(kind) or re.sub(r"^Input should be (a )?(valid )?", "", error["msg"])
-    return f"got {_show(got)}, expected {message}"
-
-
-def _keys_at(loc: tuple[Any, ...], root: type[BaseModel]) -> list[str]:
-    """The keys that a block knows, found by walking the models along `loc`."""
-    model: Any = root
-    for key in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            if key not in model.model_fields:
-                return []
-            model = model.model_fields[key].annotation
-        else:
-            arguments = getattr(model, "__args__", ())
-            model = arguments[-1] if arguments else None
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _show(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,33 +17,15 @@ import pyarrow.parquet as pq
 
 from . import datasets, families, lineage, plan, receipts, versioning
 from .contract import Data, Json, Metrics, Objective
-from .errors import TidemillError
 from .plan import Project, Resolved, Stage
 from .receipts import Receipt
 from .sweep import Request, Trial, Watchers
+from .work import Work, play
 
 if TYPE_CHECKING:
     from .registry.bundle import Shipped
     from .scoring import Job
     from .tracking import Origin
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage is given: its pipeline, its run key and what made it, an empty folder to fill, and the receipts
-    of the stages before. `again`: this key was finished once, but its outputs are gone."""
-
-    resolved: Resolved
-    key: str
-    inputs: dict[str, Json]
-    folder: Path
-    before: dict[Stage, Receipt]
-    again: bool
-
-    @property
-    def data_md5(self) -> str:
-        version = versioning.data_version(self.resolved.workspace, self.resolved.block.dataset)
-        return str(version.md5)
 
 
 def settle(project: Project, name: str) -> None:
@@ -58,22 +38,22 @@ def settle(project: Project, name: str) -> None:
 
 def validate(project: Project, name: str) -> Receipt:
     """Hold the dataset to its expectations. Raises ValidationFailed, which stops the pipeline."""
-    return _play(project, name, "validate", _validate)
+    return play(project, name, "validate", _validate)
 
 
 def train(project: Project, name: str) -> Receipt:
     """Search the family's configurations; keep the best net, its metrics and plots."""
-    return _play(project, name, "train", _train)
+    return play(project, name, "train", _train)
 
 
 def register(project: Project, name: str) -> Receipt:
     """Make the trained net a version, and champion if it passes the gate."""
-    return _play(project, name, "register", _register)
+    return play(project, name, "register", _register)
 
 
 def score(project: Project, name: str) -> Receipt:
     """Write the champion's predictions for the pipeline's scoring input."""
-    return _play(project, name, "score", _score)
+    return play(project, name, "score", _score)
 
 
 PLAY: dict[Stage, Callable[[Project, str], Receipt]] = {
@@ -111,54 +91,6 @@ def computing(project: Project) -> Iterator[None]:
 
     with tuning.session(project.workspace.ray_address):
         yield
-
-
-# ── one stage at a time ─────────────────────────────────────────────────────────────────────────────────
-
-
-def _play(project: Project, name: str, stage: Stage, work: Callable[[Work], dict[str, Json]]) -> Receipt:
-    """Run `work` unless its key is finished; commit what it wrote, then leave the receipt."""
-    resolved = plan.resolve(project, name)
-    before = _before(resolved, stage)
-    inputs = plan.inputs(resolved, stage, before)
-    receipt, why = plan.unchanged(resolved, stage, inputs)
-    if receipt:
-        project.say(f"{name} {stage}: unchanged ({why})")
-        return receipt
-    project.say(f"{name} {stage}: started ({why})")
-    started, key = time.monotonic(), receipts.key(inputs)
-    old = receipts.read(resolved.workspace, name, stage)
-    if old:  # its place is taken now; it may be older than the store of finished work
-        lineage.record(resolved.workspace, lineage.of(old))
-    folder = resolved.workspace.results(name, stage)
-    receipts.withdraw(resolved.workspace, name, stage)
-    with receipts.replacing_folder(folder) as temporary:
-        again = old is not None and old.key == key
-        facts = work(Work(resolved, key, inputs, temporary, before, again))
-        outputs = receipts.hashes(temporary)
-    seconds = round(time.monotonic() - started, 3)
-    project.say(f"{name} {stage}: done in {seconds:.1f} s")
-    if project.flow_run:
-        facts |= {"flow_run": project.flow_run}
-    made = Receipt(name, stage, key, inputs, outputs, facts, seconds)
-    lineage.record(resolved.workspace, lineage.of(made))  # before the receipt: what is done is always on record
-    return receipts.leave(resolved.workspace, made)
-
-
-def _before(resolved: Resolved, stage: Stage) -> dict[Stage, Receipt]:
-    """Receipts of the stages before, each for the inputs of now."""
-    found: dict[Stage, Receipt] = {}
-    for earlier in plan.STAGES[: plan.STAGES.index(stage)]:
-        receipt, why = plan.unchanged(resolved, earlier, plan.inputs(resolved, earlier, found))
-        if receipt is None:
-            raise TidemillError(
-                f"{stage} needs {earlier}, which is not done",
-                where=f"pipeline {resolved.name}",
-                why=why,
-                fix=f"tidemill run {resolved.name}",
-            )
-        found[earlier] = receipt
-    return found
 
 
 # ── what each stage does ────────────────────────────────────────────────────────────────────────────────

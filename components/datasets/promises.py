@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from .. import receipts
 from ..errors import ParamsError
 from ..expectations import ColumnRule, Expectations
-from ..params import fault, faults
+from ..faults import fault, faults
 
 HEAD = """\
 What {name} promises: inferred once from its training rows, then yours to edit. It is never written again;

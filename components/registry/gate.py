@@ -8,7 +8,7 @@ bootstrapped in pairs (Efron & Tibshirani 1993, ch. 16; percentile interval): th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -66,15 +66,12 @@ class Rival:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a candidate is held to. `baseline`: what the trivial rival of its family reaches on the test rows.
-    `floors`: by column, what the metric must reach on the rows of each of its values."""
+    """What a candidate is held to. `objective`: the metric that decides and its direction. `baseline`: what the trivial
+    rival of its family reaches on the test rows."""
 
     objective: Objective
-    margin: float
     baseline: Metrics
-    confidence: float = 0.95
-    floors: Mapping[str, float] | None = None
-    slice_rows: int = 20
+    gate: Gate = field(default_factory=Gate)
 
     @classmethod
     def of(cls, gate: Gate, objective: Objective, baseline: Metrics) -> Terms:
@@ -91,7 +88,7 @@ class Terms:
             )
         judged = replace(objective, metric=gate.metric or objective.metric, mode=gate.mode or objective.mode)
         _known(f"test/{judged.metric}", baseline, "the family's baseline does not measure it")
-        return cls(judged, gate.margin, baseline, gate.confidence, gate.floors, gate.slice_rows)
+        return cls(judged, baseline, gate)
 
 
 def decide(made: Model, rival: Rival | None, splits: Splits, terms: Terms) -> Decision:
@@ -126,14 +123,14 @@ def _verdict(told: Decision, terms: Terms) -> tuple[bool, str]:
         return False, f"{said}, but slices are below their floors: {', '.join(shown[:3])}{more}"
     if told.champion_value is None or told.difference is None or told.interval is None:
         return True, f"{said} beats the baseline {told.baseline:.6g}, and there was no champion"
-    margin = f" by more than {terms.margin:g}" if terms.margin else ""
+    margin = f" by more than {terms.gate.margin:g}" if terms.gate.margin else ""
     low, high = told.interval
     # A champion without a figure of its own has nothing to lose.
-    promoted = low > terms.margin or (np.isnan(told.champion_value) and not np.isnan(told.value))
+    promoted = low > terms.gate.margin or (np.isnan(told.champion_value) and not np.isnan(told.value))
     return bool(promoted), (
         f"{said} {'beats' if promoted else 'does not beat'} champion version {told.champion_version} "
         f"({told.champion_value:.6g}){margin}: better by {told.difference:.4g}, "
-        f"{terms.confidence:.0%} interval {low:.4g} to {high:.4g}"
+        f"{terms.gate.confidence:.0%} interval {low:.4g} to {high:.4g}"
     )
 
 
@@ -187,7 +184,7 @@ def _compared(
             return float("nan")
         return sign * (ours.get(metric, float("nan")) - other.get(metric, float("nan")))
 
-    return best, paired(difference, _size(outcomes), terms.confidence)
+    return best, paired(difference, _size(outcomes), terms.gate.confidence)
 
 
 def paired(difference: Callable[[np.ndarray], float], rows: int, confidence: float) -> tuple[float, float]:
@@ -207,7 +204,7 @@ def paired(difference: Callable[[np.ndarray], float], rows: int, confidence: flo
 def _slices(made: Model, outcomes: Outcomes, splits: Splits, terms: Terms) -> list[Slice]:
     """The candidate on each slice that has a floor and rows enough for a figure."""
     metric, found = f"test/{terms.objective.metric}", []
-    for column, floor in sorted((terms.floors or {}).items()):
+    for column, floor in sorted(terms.gate.floors.items()):
         rows = splits["test"]
         if column not in rows.column_names or rows.num_rows != _size(outcomes):
             why = "episodes are judged, not rows" if column in rows.column_names else f"columns: {rows.column_names}"
@@ -219,7 +216,7 @@ def _slices(made: Model, outcomes: Outcomes, splits: Splits, terms: Terms) -> li
         values = np.array([str(value) for value in rows[column].to_pylist()])
         for of in sorted(set(values)):
             chosen = np.flatnonzero(values == of)
-            if len(chosen) >= terms.slice_rows:
+            if len(chosen) >= terms.gate.slice_rows:
                 value = made.measure(_some(outcomes, chosen), "test").get(metric, float("nan"))
                 found.append(Slice(column, of, len(chosen), value, floor))
     return found

@@ -40,7 +40,7 @@ def reaching(value: float, weights: str = "w", spread: float = 0.0, seed: int = 
 
 
 def terms(mode: Any = "max", margin: float = 0.0, baseline: float = 0.5, **more: Any) -> Terms:
-    return Terms(Objective("score", mode), margin, {"test/score": baseline}, **more)
+    return Terms(Objective("score", mode), {"test/score": baseline}, Gate(margin=margin, **more))
 
 
 def judge(made: Model, present: Model | None, held: Terms | None = None) -> Decision:
@@ -155,13 +155,13 @@ def test_another_metric_needs_a_direction() -> None:
     gate = Gate(metric="accuracy", mode="max", margin=0.1, confidence=0.8, floors={"port": 0.5})
     held = Terms.of(gate, OBJECTIVE, {"test/accuracy": 0.5})
     assert held.objective == Objective("accuracy", "max")
-    assert (held.margin, held.confidence, held.floors) == (0.1, 0.8, {"port": 0.5})
+    assert held.gate == gate
     assert Terms.of(Gate(metric="loss"), OBJECTIVE, {"test/loss": 1.0}).objective == OBJECTIVE
 
 
 def test_an_unknown_metric_is_named_with_the_known_ones() -> None:
     with pytest.raises(ParamsError, match="'test/f1'") as caught:
-        decide(reaching(0.9), None, SPLITS, Terms(Objective("f1", "max"), 0.0, {"test/f1": 0.5}))
+        decide(reaching(0.9), None, SPLITS, Terms(Objective("f1", "max"), {"test/f1": 0.5}))
     assert caught.value.fix == "set gate.metric to one of score"
     with pytest.raises(ParamsError, match="'test/f1'"):
         Terms.of(Gate(metric="f1", mode="max"), OBJECTIVE, {"test/score": 0.5})
