@@ -101,9 +101,10 @@ def load(folder: Path) -> Model:
     Raises RegistryError if they are not the bytes that were saved.
     """
     described = describe(folder)
-    digest, profile = _checked(folder / WEIGHTS, described["weights_sha256"], "the weights are not those that were saved"), None
+    profile, digest = None, described["weights_sha256"]
+    _check(folder / WEIGHTS, digest, "the weights are not those that were saved")
     if "profile_sha256" in described:
-        _checked(folder / PROFILE, described["profile_sha256"], "the profile is not the one that was saved")
+        _check(folder / PROFILE, described["profile_sha256"], "the profile is not the one that was saved")
         profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
     tensors = {MODEL + k: v for k, v in load_file(str(folder / WEIGHTS)).items()}
     spec = Spec.from_json(described["spec"])
@@ -112,13 +113,11 @@ def load(folder: Path) -> Model:
     return Model(family, spec, described["hyper"], net, digest, profile)
 
 
-def _checked(file: Path, wanted: str, what: str) -> str:
-    """The SHA-256 of a file that must be `wanted`."""
+def _check(file: Path, wanted: str, what: str) -> None:
     digest = sha256(file) if file.is_file() else "absent"
     if digest != wanted:
         why, fix = f"SHA-256 is {digest}, was {wanted}", "restore the file, or register the model again"
         raise RegistryError(what, where=str(file), why=why, fix=fix)
-    return digest
 
 
 def _family(path: str) -> Family[Any]:
