@@ -112,8 +112,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _cells(together_K: NDArray[np.float64], share: float) -> NDArray[np.int64]:
-    """The cell of each bin: neighbours go together until the smaller sample may expect EXPECTED rows in each. Neighbours
-    and not the rarest, since those are picked by the very luck that is tested."""
+    """The cell of each bin: neighbours go together until the smaller sample may expect EXPECTED rows in each.
+    Neighbours and not the rarest, since those are picked by the very luck that is tested."""
     cells, cell, held = np.zeros(len(together_K), np.int64), 0, 0.0
     for at, expected in enumerate(together_K * share):
         cells[at], held = cell, held + expected
