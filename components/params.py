@@ -100,11 +100,28 @@ class Gate(Block):
     slice_rows: int = Field(20, ge=1, description="A value in fewer test rows than this has no floor.")
 
 
+class Drift(Block):
+    """When rows to score count as unlike the training rows, and what happens then."""
+
+    limit: float = Field(0.25, gt=0, description="Population stability index that a column may reach.")
+    alpha: float = Field(
+        0.01, gt=0, lt=1, description="Chance of a false alarm in a scoring, whatever the number of columns."
+    )
+    then: Literal["warn", "block", "train", "ignore"] = Field(
+        "warn",
+        description="warn: say so; block: deliver nothing; train: start the pipeline, once; ignore: do not compare.",
+    )
+
+
 class Scoring(Block):
-    """What the score stage of a run reads and how."""
+    """How rows are scored, and what the score stage of a run reads."""
 
     input: str | None = Field(None, description="csv, Parquet, or a folder of them. Default: the dataset's test rows.")
     batch_rows: int = Field(65536, ge=1)
+    drift: Drift = Drift()
+    quarantine: float = Field(
+        0.1, ge=0, le=1, description="Largest share of rows that may not fit the model; 0: the first ends the scoring."
+    )
 
 
 class Pipeline(Block):

@@ -106,7 +106,7 @@ def settled(resolved: Resolved, stage: Stage) -> dict[str, Json]:
             "search": block.search.model_dump(mode="json"),
             "resources": block.resources.model_dump(mode="json"),
             "seed": resolved.project.params.seed,
-            "code": code_hash([*model_code, "components.tuning"]),
+            "code": code_hash([*model_code, "components.profile", "components.tuning"]),
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "safetensors", "torch")},
         }
     if stage == "register":

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 
 from . import tables, tensors
@@ -46,7 +47,16 @@ class Encoder(Protocol):
 
 
 def measure(model: Encoder, train: pa.Table) -> Json:
-    """The profile of training rows: the same rows and net give the same profile."""
+    """The profile of training rows: the same rows and net give the same profile, on however many processors."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums that are split among threads end in other bits
+    try:
+        return _measured(model, train)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(model: Encoder, train: pa.Table) -> Json:
     spec = model.spec
     rows = _fitted(train.take(_spread(train.num_rows, PROFILED)), spec)
     features = {name: _bins(values) | {"of": of} for name, of, values in _plain(spec, rows)}
