@@ -131,8 +131,8 @@ class Delivery:
         """
         told = {**facts, "files": {name: part.to_json() for name, part in parts.items()}}
         # The quarantine first: scores never stand without the rows that they lack.
-        wanted = [self.quarantine(name) for name, part in parts.items() if part.made.quarantined]
-        wanted += [self.path(name) for name in parts]
+        wanted = {self.quarantine(name): part.key for name, part in parts.items() if part.made.quarantined}
+        wanted |= {self.path(name): part.key for name, part in parts.items()}
         files = {self.beside(name): value for name, value in beside.items()}
         stale = [file for file, value in files.items() if not _says(file, value)]
         left = [file for file in self._delivered() if file not in wanted]
@@ -140,8 +140,8 @@ class Delivery:
         if not left and not stale and not waits and self._read() == told:
             return True
         self.receipt.unlink(missing_ok=True)
-        for place in wanted:
-            if _waiting(place).exists():
+        for place, key in wanted.items():
+            if footer_key(_waiting(place)) == key:  # what a run that died has left may be of another
                 _waiting(place).replace(place)
         for file in (*left, *self._hidden()):
             file.unlink()

@@ -226,6 +226,20 @@ def test_killed_between_files_it_goes_on_and_the_counts_add_up(tmp_path: Path, f
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+def test_what_a_run_that_died_has_left_of_another_model_is_not_delivered(tmp_path: Path, folder: Path) -> None:
+    def fail(done: int) -> None:
+        if done == 3:
+            raise ZeroDivisionError
+
+    score(Gauge(), folder, tmp_path / "out", ASIDE)
+    before = files(tmp_path / "out")
+    with pytest.raises(ZeroDivisionError):
+        score(Gauge(before=fail), folder, tmp_path / "out", dataclasses.replace(ASIDE, model_version="8"))
+    assert len(files(tmp_path / "out")) > len(before), "a whole file of the new model waits"
+    scored = score(Gauge(), folder, tmp_path / "out", ASIDE)
+    assert (scored.kept, files(tmp_path / "out")) == (3, before)
+
+
 # ── too many, or not rows at all ────────────────────────────────────────────────────────────────────────
 
 
