@@ -51,7 +51,8 @@ def _staged(work: Work, source: Path, output: Path) -> dict[str, Json]:
     if scored.drift:
         scored.drift_file.rename(work.folder / DRIFT)
         if scored.drift["drifting"] and resolved.block.scoring.drift.then == "train":
-            resolved.project.say(f"{resolved.name} score: the data as it is was trained on; newer rows are needed")
+            why = "the data as it is was trained on; newer rows are needed"
+            resolved.project.say(f"{resolved.name} score: no training starts, {why}")
         facts |= {"drifting": scored.drift["drifting"], "psi_max": scored.drift["psi_max"]}
     return facts | {"model_version": job.model_version, "run_key": job.run_key}
 
