@@ -11,7 +11,6 @@ Legend: N rows, F features, D elements of a code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 
 from . import tables, tensors
 from .contract import Codes, Column, Json, Spec
-from .intake import columns
 
 FORMAT = 1
 BINS = 10  # of a number: about as many training rows in each
@@ -58,7 +56,7 @@ def measure(model: Encoder, train: pa.Table) -> Json:
 
 def _measured(model: Encoder, train: pa.Table) -> Json:
     spec = model.spec
-    rows = _fitted(train.take(_spread(train.num_rows, PROFILED)), spec)
+    rows = _inputs(train.take(_spread(train.num_rows, PROFILED)), spec)
     features = {name: _bins(values) | {"of": of} for name, of, values in _plain(spec, rows)}
     profile: dict[str, Json] = {"format": FORMAT, "rows": rows.num_rows, "features": features, "codes": []}
     if _has_tensors(spec) and rows.num_rows:
@@ -202,11 +200,9 @@ def _spread(rows: int, most: int) -> NDArray[np.int64]:
     return np.arange(rows) if rows <= most else np.linspace(0, rows - 1, most).astype(np.int64)
 
 
-def _fitted(rows: pa.Table, spec: Spec) -> pa.RecordBatch:
-    """The inputs as scoring reads them, so that a value is the same category in both."""
-    whole = [tables.column(rows, column.name) for column in spec.columns]
-    fitted = [columns.fit(w, c, Path(spec.dataset), 0) for w, c in zip(whole, spec.columns, strict=True)]
-    return pa.RecordBatch.from_arrays(fitted, [c.name for c in spec.columns])
+def _inputs(rows: pa.Table, spec: Spec) -> pa.RecordBatch:
+    names = [column.name for column in spec.columns]
+    return pa.RecordBatch.from_arrays([tables.column(rows, name) for name in names], names)
 
 
 def _taken(batch: pa.RecordBatch, chosen: NDArray[np.int64]) -> pa.RecordBatch:

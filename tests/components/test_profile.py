@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from components import families, model
+from components.closure import closure
 from components.contract import Column, Data, Spec
 from components.errors import RegistryError
 from components.model import Model
@@ -88,6 +89,12 @@ def test_a_model_keeps_its_profile_and_refuses_another(tmp_path: Path) -> None:
     (folder / model.PROFILE).write_text("{}")
     with pytest.raises(RegistryError, match="the profile is not the one that was saved"):
         model.load(folder)
+
+
+def test_a_change_of_the_reader_trains_nothing_again() -> None:
+    assert not any(
+        name.startswith(("components.intake", "components.scoring")) for name in closure(["components.profile"])
+    )
 
 
 # ── bins ────────────────────────────────────────────────────────────────────────────────────────────────
