@@ -23,6 +23,7 @@ from .. import checkpoints, families
 from ..checkpoints import Record
 from ..contract import Data, Epoch, Family, Metrics, Objective, State
 from ..errors import TidemillError
+from . import lease
 from .ledger import Segment
 
 _TELL_EVERY_S = 1.0  # each telling costs a round trip to the driver, in which nothing is learnt
@@ -30,7 +31,8 @@ _TELL_EVERY_S = 1.0  # each telling costs a round trip to the driver, in which n
 
 @dataclass(frozen=True)
 class Lesson:
-    """What all segments of a sweep share. `folders` are put on the import path, for packages of the user's own."""
+    """What all segments of a sweep share. `token` is that of the driver's lease; `folders` are put on the import path,
+    for packages of the user's own."""
 
     family: str
     data: Data
@@ -39,6 +41,7 @@ class Lesson:
     threads: int
     storage: str
     checkpoint_every_s: float
+    token: str
     folders: tuple[str, ...] = ()
 
 
@@ -78,7 +81,7 @@ class _Trial:
     def __init__(self, lesson: Lesson, segment: Segment, known: int, tell: Callable[[Told], None]) -> None:
         self._lesson, self._segment, self._tell = lesson, segment, tell
         self._told = known
-        self._told_at = self._kept_at = time.monotonic()
+        self._told_at = self._kept_at = self._asked_at = time.monotonic()
         self._folder = posixpath.join(lesson.storage, segment.key)
         self._curve: list[Metrics] = []
         self._best, self._best_epoch, self._checkpoint = float("nan"), 0, ""
@@ -91,7 +94,7 @@ class _Trial:
         if len(self._curve) < self._segment.until:
             for epoch in self._epochs(family, state):
                 self._take(epoch)
-                if epoch.number == self._segment.until:
+                if epoch.number == self._segment.until or self._stops(epoch):
                     break
         self.tell()
 
@@ -152,6 +155,16 @@ class _Trial:
             self._kept_at = time.monotonic()
         if not last and now - self._told_at >= _TELL_EVERY_S:
             self.tell()
+
+    def _stops(self, epoch: Epoch) -> bool:
+        """Whether the driver wants no more for now, or another driver has taken over."""
+        if time.monotonic() - self._asked_at < _TELL_EVERY_S:
+            return False
+        self._asked_at = time.monotonic()
+        word = lease.word(self._lesson.storage, self._lesson.token)
+        if word == "stop":
+            self._keep(epoch)
+        return word != "go on"
 
     def _keep(self, epoch: Epoch) -> None:
         record: Record = {
