@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 import psutil
 
 from .contract import Json
-from .errors import Busy, TidemillError
+from .errors import TidemillError
 from .workspace import Workspace
 
 
@@ -169,67 +166,3 @@ def leave(workspace: Workspace, receipt: Receipt) -> Receipt:
     stamped = dataclasses.replace(receipt, finished_at=datetime.now(UTC).isoformat(timespec="seconds"))
     write_json(_file(workspace, receipt.pipeline, receipt.stage), dataclasses.asdict(stamped))
     return stamped
-
-
-# ── one worker at a time ────────────────────────────────────────────────────────────────────────────────
-
-
-@contextlib.contextmanager
-def working(workspace: Workspace, pipeline: str) -> Iterator[None]:
-    """Hold a pipeline while it is worked on; the lock goes with the process, however it ends.
-
-    What the lock file says stays unless the work ends well: that is how `unfinished` knows. Raises Busy, naming who
-    holds it, if somebody else does.
-    """
-    with _locked(workspace, pipeline) as (lock, _):
-        yield
-        lock.truncate(0)
-
-
-@contextlib.contextmanager
-def holding(workspace: Workspace, pipeline: str) -> Iterator[None]:
-    """Hold a pipeline so that nobody works on it; what was left unfinished stays so."""
-    with _locked(workspace, pipeline) as (lock, before):
-        try:
-            yield
-        finally:
-            lock.truncate(0)
-            lock.write(before)
-
-
-@contextlib.contextmanager
-def _locked(workspace: Workspace, pipeline: str) -> Iterator[tuple[IO[str], str]]:
-    """The lock file, which says who holds it now, and what it said before."""
-    file = workspace.state / "locks" / f"{pipeline}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise Busy(
-                f"pipeline {pipeline!r} is being worked on",
-                why=lock.read().strip(),
-                fix="wait for it, or stop it, then run again",
-            ) from None
-        lock.seek(0)
-        before = lock.read()
-        lock.truncate(0)
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        lock.write(f"process {os.getpid()} ({Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}) since {started}")
-        lock.flush()
-        yield lock, before
-
-
-def unfinished(workspace: Workspace) -> dict[str, str]:
-    """Pipelines whose work was left by a process that is gone, or ended badly; and who that was."""
-    found: dict[str, str] = {}
-    for file in sorted((workspace.state / "locks").glob("*.lock")):
-        with file.open(encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:  # somebody works on it
-                continue
-            if said := lock.read().strip():
-                found[file.stem] = said
-    return found

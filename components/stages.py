@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from . import datasets, families, lineage, plan, receipts, versioning
+from . import datasets, families, holds, lineage, plan, receipts, versioning
 from .contract import Data, Json, Metrics, Objective
 from .plan import Project, Resolved, Stage
 from .receipts import Receipt
@@ -157,7 +157,8 @@ def _register(work: Work) -> dict[str, Json]:
         baseline=resolved.family.baseline(data, "test", resolved.block.settings),
     )
     objective, gate = resolved.family.objective(resolved.spec), resolved.block.gate
-    registered = registry.register(resolved.workspace, candidate, data, objective, gate)
+    with holds.committing(resolved.workspace, resolved.name):
+        registered = registry.register(resolved.workspace, candidate, data, objective, gate)
     facts = dataclasses.asdict(registered.decision) | {"version": str(registered.version)}
     same = ("weights_sha256", "metric", "value", "baseline")  # what another machine's registry would say as well
     receipts.write_json(work.folder / "model.json", {"name": resolved.name} | {k: trained.facts[k] for k in same})

@@ -62,12 +62,10 @@ def run(names: Names = None, every: All = False, tag: Tag = None, as_json: AsJso
 @app.command()
 def resume(as_json: AsJson = False) -> None:
     """Go on with whatever was left unfinished: by a process that died, by Ctrl-C, or by an error since mended."""
-    from components import receipts
+    from components import holds
 
     project = _project()
-    left = {
-        name: who for name, who in receipts.unfinished(project.workspace).items() if name in project.params.pipelines
-    }
+    left = {name: who for name, who in holds.unfinished(project.workspace).items() if name in project.params.pipelines}
     for name, who in left.items():
         project.say(f"{name}: left by {who}")
     if left:
@@ -114,10 +112,10 @@ def stage(name: Annotated[str, typer.Argument(metavar="STAGE")], pipeline: str) 
 
     STAGE is plan, validate, train, register or score.
     """
-    from components import receipts, stages
+    from components import holds, stages
 
     project = _project()
-    with receipts.working(project.workspace, pipeline):
+    with holds.working(project.workspace, pipeline):
         if name == "plan":
             stages.settle(project, pipeline)
         elif name in stages.PLAY:

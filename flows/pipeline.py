@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
-from components import receipts, results, stages
+from components import holds, results, stages
 from components.errors import TidemillError, Unreachable
 from components.plan import Project
 from components.receipts import Receipt
@@ -77,7 +77,7 @@ def score(project: Project, name: str) -> Receipt:
 def pipeline(name: str, root: str = ".") -> None:
     """One pipeline, from its data to its scores."""
     project = replace(open_project(Path(root)), flow_run=flow_run.id or "")
-    with receipts.working(project.workspace, name):
+    with holds.working(project.workspace, name):
         fetch(project, name)
         stages.settle(project, name)
         validate(project, name)

@@ -14,7 +14,7 @@ import pytest
 
 from components import results, stages
 from components.errors import Busy, Unreachable, ValidationFailed
-from components.receipts import working
+from components.holds import working
 from components.workspace import Workspace
 
 from ..conftest import REPOSITORY
