@@ -77,21 +77,24 @@ def resume(as_json: AsJson = False) -> None:
 def _run(project: Project, chosen: list[str], training: bool) -> None:
     from contextlib import ExitStack
 
+    from components import stages
+
     from . import servers
     from .progress import screen
 
     servers.require_addresses()
     if training:
-        from components import stages
-
         stages.require_computing(project)
     with ExitStack() as stack:
         # The server outlives Ray: what is logged while Ray ends still has somewhere to go.
         stack.enter_context(servers.prefect_server(project.workspace, project.say))
         if training:
             stack.enter_context(stages.computing(project))
+        from . import orphans
         from .pipeline import pipelines
 
+        orphans.close(project.workspace)
+        stages.bury(project)
         stack.enter_context(screen.live())
         pipelines(chosen, str(project.workspace.root))
 
@@ -259,10 +262,19 @@ def main() -> None:
     except TidemillError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as stop:
-        code = 143 if stop.args == ("SIGTERM",) else 130
+    except SystemExit as ending:
+        stop = _interrupt_behind(ending)
+        if stop is None:
+            raise
         print("stopped; the same command goes on from here: tidemill " + " ".join(sys.argv[1:]), file=sys.stderr)
-        sys.exit(code)
+        sys.exit(143 if stop.args == ("SIGTERM",) else 130)
+
+
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Typer exits where it is interrupted, and keeps what interrupted it as the cause."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _terminate(_signal: int, _frame: object) -> None:

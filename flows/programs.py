@@ -27,6 +27,8 @@ QUIET = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # A server that is away is waited for: 2 + 4 + … + 128 s.
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
     # A terminal shows our own progress and errors; Prefect's records, tracebacks included, are on its page.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }

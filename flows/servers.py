@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -64,7 +65,8 @@ def prefect_server(workspace: Workspace, say: Say) -> Iterator[str]:
     roster = Roster(workspace.state)
     with roster.using():
         api = _join_or_start(workspace, roster, say)
-        with _settings({**programs.prefect_settings(workspace), "PREFECT_API_URL": api}):
+        settings = {**programs.prefect_settings(workspace), "PREFECT_API_URL": api}
+        with _revived(workspace, roster, say), _settings(settings):
             yield api
 
 
@@ -171,6 +173,37 @@ def _join_or_start(workspace: Workspace, roster: Roster, say: Say) -> str:
                 roster.drop(PREFECT)
         if started:
             raise programs.not_started(PREFECT, roster.log(PREFECT), why)
+
+
+@contextlib.contextmanager
+def _revived(workspace: Workspace, roster: Roster, say: Say) -> Iterator[None]:
+    """Start the runs' own server again, where it was, if it dies; one that `tidemill up` keeps is its to start."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            entry = roster.entries().get(PREFECT)
+            if entry is not None and entry.keeper == RUN and not entry.process.alive():
+                _revive(workspace, roster, say)
+
+    watching = threading.Thread(target=watch, name="prefect watch", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+def _revive(workspace: Workspace, roster: Roster, say: Say) -> None:
+    with roster.held():
+        entry = roster.entries().get(PREFECT)
+        if entry is None or entry.process.alive():  # another run was faster
+            return
+        say("the Prefect server died; starting it again")
+        entry.process.stop()  # what it left behind
+        server = programs.prefect(workspace, urlsplit(entry.url).port or 0)
+        server.start(roster, RUN)
 
 
 @contextlib.contextmanager

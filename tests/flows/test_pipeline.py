@@ -39,7 +39,6 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
         "prefect.artifacts": {"create_markdown_artifact": print, "create_table_artifact": print},
         "prefect.cache_policies": {"NO_CACHE": None},
         "prefect.runtime": {"flow_run": types.SimpleNamespace(id=None)},
-        "prefect.tasks": {"exponential_backoff": lambda backoff_factor: backoff_factor},
     }
     for name, members in fakes.items():
         module = types.ModuleType(name)
@@ -126,10 +125,17 @@ class State:
 
 
 @pytest.mark.parametrize(
-    ("error", "again"), [(ValidationFailed("no"), False), (Unreachable("gone"), True), (OSError("died"), True)]
+    ("error", "tries", "again"),
+    [
+        (ValidationFailed("no"), 1, False),
+        (Unreachable("gone"), 1, True),
+        (Unreachable("gone"), 7, True),
+        (OSError("died"), 2, True),
+        (OSError("died"), 3, False),
+    ],
 )
-def test_only_what_may_pass_is_tried_again(bare: types.ModuleType, error: Exception, again: bool) -> None:
-    assert bare.worth_another_try(None, None, State(error)) is again
+def test_only_what_may_pass_is_tried_again(bare: types.ModuleType, error: Exception, tries: int, again: bool) -> None:
+    assert bare.worth_another_try(None, types.SimpleNamespace(run_count=tries), State(error)) is again
 
 
 def test_only_flows_import_prefect() -> None:
