@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from . import room
 from .contract import Json
 from .errors import TidemillError
 from .workspace import Workspace
@@ -61,9 +62,10 @@ def replacing(path: Path) -> Iterator[Path]:
             left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
+        with room.required(path):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -90,12 +92,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     for left in folder.parent.glob(f".{folder.name}.*"):  # of a process that died
         shutil.rmtree(left)
     temporary, old = (folder.parent / f".{folder.name}.{os.getpid()}.{end}" for end in ("tmp", "old"))
-    temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        with room.required(folder):
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ..contract import Metrics
+from ..errors import NoRoom
 from ..sweep import Trial, Watcher
 from .archive import Archive, ranked
 from .lease import Lease
@@ -60,6 +61,7 @@ class Course:
         self._archive, self._scheduler, self._watcher = archive, scheduler, watcher
         self.stopping = ""  # by what
         self._stopping_since = 0.0
+        self._full: NoRoom | None = None
         self._news: list[tuple[str, int, Sequence[Metrics]]] = []
         self._ended: set[str] = set()
         self._planned = 0
@@ -95,6 +97,8 @@ class Course:
         self._note(told.key, known)
         entry.best, entry.best_epoch, entry.error = told.best, told.best_epoch, told.error
         entry.checkpoint = told.checkpoint or entry.checkpoint
+        if told.full:
+            self._full = NoRoom(**told.full)
 
     def over(self, key: str, error: str = "") -> None:
         """The segment of this trial has ended; with an error if its process died before it could tell."""
@@ -108,6 +112,8 @@ class Course:
     def pass_on(self) -> None:
         """Tell the watcher what is new."""
         self._heed_interrupts()
+        if self._full:
+            raise self._full
         if self.lease.lost:
             self.lease.check()
         news, self._news = self._news, []

@@ -11,8 +11,8 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch
 from .. import checkpoints, families
 from ..checkpoints import Record
 from ..contract import Data, Epoch, Family, Metrics, Objective, State
-from ..errors import TidemillError
+from ..errors import NoRoom, TidemillError
 from . import lease
 from .ledger import Segment
 
@@ -48,7 +48,8 @@ class Lesson:
 @dataclass(frozen=True)
 class Told:
     """What a segment reports: metrics of epochs first_epoch, first_epoch + 1, …; the best of the weights that the
-    trial carries; where its last checkpoint lies; and why it failed, if it did."""
+    trial carries; where its last checkpoint lies; why it failed, if it did; and what ends the whole sweep: the parts of
+    a NoRoom."""
 
     key: str
     first_epoch: int
@@ -57,6 +58,7 @@ class Told:
     best_epoch: int
     checkpoint: str = ""
     error: str = ""
+    full: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Failed(Exception):
@@ -66,13 +68,16 @@ class _Failed(Exception):
 def learn(lesson: Lesson, segment: Segment, known: int, tell: Callable[[Told], None]) -> None:
     """Learn a segment of a trial of which the driver knows `known` epochs.
 
-    What the family raises is told as the trial's failure. What storage raises is raised: it may pass.
+    What the family raises is told as the trial's failure. A storage that is full is told: trying again would not help.
+    What else storage raises is raised: it may pass.
     """
     trial = _Trial(lesson, segment, known, tell)
     try:
         trial.learn()
     except _Failed as failure:
         trial.tell(error=str(failure))
+    except NoRoom as full:
+        trial.tell(full={"what": full.what, "where": full.where, "why": full.why, "fix": full.fix})
 
 
 class _Trial:
@@ -98,9 +103,11 @@ class _Trial:
                     break
         self.tell()
 
-    def tell(self, error: str = "") -> None:
-        metrics = self._curve[self._told :]
-        told = Told(self._segment.key, self._told + 1, metrics, self._best, self._best_epoch, self._checkpoint, error)
+    def tell(self, error: str = "", full: Mapping[str, str] | None = None) -> None:
+        first, metrics = self._told + 1, self._curve[self._told :]
+        told = Told(
+            self._segment.key, first, metrics, self._best, self._best_epoch, self._checkpoint, error, dict(full or {})
+        )
         self._told, self._told_at = len(self._curve), time.monotonic()
         self._tell(told)
 
