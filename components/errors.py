@@ -10,7 +10,8 @@ TidemillError                    exit code 1
 ├── RegistryError            6   no champion, or a model whose files are not what was registered
 ├── Unreachable              7   MLflow, Prefect, Ray or the storage does not answer at its address
 ├── Busy                     8   somebody else works on the same pipeline or output now
-└── NoRoom                   1   a disk is full; what was written before is whole
+├── NoRoom                   1   a disk is full; what was written before is whole
+└── NotReproduced           10   a version that was trained again came out otherwise
 """
 
 from __future__ import annotations
@@ -84,3 +85,7 @@ class Busy(TidemillError):
 
 class NoRoom(TidemillError):
     pass
+
+
+class NotReproduced(TidemillError):
+    exit_code = 10

@@ -131,7 +131,7 @@ def _train(work: Work) -> dict[str, Json]:
         with tuning.session(project.workspace.ray_address):
             trials = tuning.sweep(request, Watchers(run, project.watch(resolved.name)), fresh=work.again)
         best = trials[0]
-        state, _ = checkpoints.read(best.checkpoint)
+        state, reached = checkpoints.read(best.checkpoint)
         family = families.import_path(resolved.block.family)
         weights = model.save(work.folder / "model", family, resolved.spec, best.hyper, state)
         made = model.load(work.folder / "model")
@@ -139,6 +139,7 @@ def _train(work: Work) -> dict[str, Json]:
         figures = metrics | _beside(objective, best, baseline)
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
         facts |= {"hyper": dict(best.hyper), "metrics": figures} | _circumstances(work)
+        facts["winner"] = {"trial": best.key, "epochs": len(best.curve), "ancestry": reached["ancestry"]}
         receipts.write_json(work.folder / "metrics.json", figures)
         receipts.write_json(work.folder / "trials.json", [dataclasses.asdict(t) | {"checkpoint": ""} for t in trials])
         _draw(work, plots.draw(work.folder / "plots", made, request.data, trials, objective, resolved.name))

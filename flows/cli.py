@@ -36,7 +36,8 @@ def tidemill() -> None:
     """Deep-learning pipelines: validate, train, register, score.
 
     Exit codes: 0 done, 2 params.yaml or command line, 3 data, 4 validation, 5 training, 6 registry,
-    7 a server does not answer, 8 somebody else is at work, 9 doctor has found something wrong, 130 interrupted.
+    7 a server does not answer, 8 somebody else is at work, 9 doctor has found something wrong,
+    10 a version came out otherwise when trained again, 130 interrupted.
     """
 
 

@@ -144,6 +144,7 @@ def environment() -> dict[str, Json]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
         "packages": {name: version for name, version in installed.items() if version},
     }
 

@@ -21,7 +21,7 @@ import torch
 
 from .. import checkpoints, families
 from ..checkpoints import Record
-from ..contract import Data, Epoch, Family, Metrics, Objective, State
+from ..contract import Data, Epoch, Family, Json, Metrics, Objective, State
 from ..errors import NoRoom, TidemillError
 from . import lease
 from .ledger import Segment
@@ -89,6 +89,7 @@ class _Trial:
         self._told_at = self._kept_at = self._asked_at = time.monotonic()
         self._folder = posixpath.join(lesson.storage, segment.key)
         self._curve: list[Metrics] = []
+        self._ancestry: list[dict[str, Json]] = []  # whose weights these were before, and until which epoch
         self._best, self._best_epoch, self._checkpoint = float("nan"), 0, ""
         self._began, self._seconds = time.monotonic(), 0.0
 
@@ -119,12 +120,15 @@ class _Trial:
             parent = posixpath.join(self._lesson.storage, segment.parent)
             state, record = checkpoints.read(checkpoints.place_of(parent, segment.start))
             curve: Sequence[Metrics] = segment.curve
+            left = {"trial": segment.parent, "hyper": record["hyper"], "until": segment.start}
+            self._ancestry = [*record["ancestry"], left]
         elif found is None:
             self._told = 0
             return None
         else:
             state, record, self._checkpoint = found.state, found.record, found.place
             curve, self._seconds = record["curve"], record.get("seconds", 0.0)
+            self._ancestry = record["ancestry"]
         # What a dead driver was never told is told now; what is learnt again is told again, and dropped there.
         self._curve, self._told = list(curve), min(self._told, len(curve))
         self._best, self._best_epoch = record["best"], record["best_epoch"]
@@ -181,6 +185,7 @@ class _Trial:
             "epoch": epoch.number,
             "hyper": dict(self._segment.hyper),
             "parent": self._segment.parent,
+            "ancestry": self._ancestry,
             # Beside the weights, for people alone: nothing that is learnt or compared depends on the clock.
             "seconds": round(self._seconds + time.monotonic() - self._began, 3),
         }
