@@ -61,11 +61,8 @@ class Replay:
 
     def _environment(self) -> dict[str, str]:
         """As Ray gives it to a trial, with the checkout first on the import path."""
-        resources = self.task["inputs"]["resources"]
-        own = {"PYTHONPATH": os.pathsep.join(self._import_path()), "OMP_NUM_THREADS": str(resources["cpus"])}
-        if not resources["gpus"]:
-            own["CUDA_VISIBLE_DEVICES"] = ""
-        return os.environ | own
+        threads = str(self.task["inputs"]["resources"]["cpus"])
+        return os.environ | {"PYTHONPATH": os.pathsep.join(self._import_path()), "OMP_NUM_THREADS": threads}
 
     def _import_path(self) -> list[str]:
         """The checkout's side of what lies in the repository, then the rest; this Tidemill last, for a project that

@@ -117,7 +117,7 @@ def expected_differences(recorded: Recorded, now: dict[str, Json]) -> list[str]:
     then = recorded.environment
     said = [
         f"{name} was {then[name]}, is {now[name]}"
-        for name in ("processor", "python")
+        for name in ("processor", "device", "python")
         if name in then and then[name] != now[name]
     ]
     before = then.get("packages", {}) | recorded.inputs.get("versions", {})
@@ -127,7 +127,7 @@ def expected_differences(recorded: Recorded, now: dict[str, Json]) -> list[str]:
         for name in COMPUTING
         if name in before and before[name] != present.get(name)
     ]
-    if recorded.inputs["resources"]["gpus"]:
+    if then.get("device", "cpu") != "cpu" or recorded.inputs["resources"]["gpus"]:
         said.append("it was trained on a GPU, whose sums have no fixed order")
     return said
 

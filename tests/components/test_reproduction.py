@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -13,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -32,6 +30,7 @@ from components.versioning import checkouts
 from components.workspace import Workspace
 from flows.lineage import reproduce as command
 
+from .serial import without_ray
 from .test_lineage import write_signs
 
 PARAMS = """\
@@ -73,21 +72,6 @@ def passed(work: Any) -> dict[str, Any]:
     """What `validate` leaves, without Great Expectations."""
     receipts.write_json(work.folder / "validation.json", {})
     return {"dataset": "signs", "checks": 1, "docs": ""}
-
-
-def without_ray(patch: pytest.MonkeyPatch) -> None:
-    """Sweeps as they are, but learnt one segment after the other in this process."""
-    from components import tuning
-    from components.tuning import segments
-
-    def learn_all(course: Any) -> None:
-        lesson = tuning._lesson(course, SimpleNamespace(joined=True), "components")  # type: ignore[arg-type]
-        while (segment := course.next()) is not None:
-            segments.learn(lesson, segment, course.ledger.reached(segment.key), course.hear)
-            course.over(segment.key)
-
-    patch.setattr(tuning, "_run", learn_all)
-    patch.setattr(tuning, "session", lambda _: contextlib.nullcontext())
 
 
 def play(root: Path, name: str) -> None:

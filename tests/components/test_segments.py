@@ -148,11 +148,15 @@ def test_a_child_goes_on_from_its_parent(tmp_path: Path, whole: Driver) -> None:
     found = checkpoints.newest_record(str(tmp_path / "whole" / child.key))
     assert found is not None
     assert found[1]["hyper"] == {"lr": 0.005} and found[1]["parent"] == parent.key
+    assert found[1]["ancestry"] == [{"trial": parent.key, "hyper": parent.hyper, "until": 7}]
     best = min(row["val/loss"] for row in whole.curve())
     assert found[1]["best"] <= best, "best of the weights that it carries"
     again = Driver(whole.lesson.storage, lr=0.01)
     learn(again.lesson, segment, 0, again.hear)
     assert again.told[-1].first_epoch == 1 and len(again.told[-1].metrics) == 9, "now from its own"
+    learn(again.lesson, Segment(child.key, {"lr": 0.005}, 10), 9, again.hear)
+    later = checkpoints.newest_record(str(tmp_path / "whole" / child.key))
+    assert later is not None and later[1]["ancestry"] == found[1]["ancestry"], "kept as it goes on"
 
 
 def test_what_a_family_raises_is_told(tmp_path: Path) -> None:
