@@ -122,7 +122,10 @@ def _listen(told: Recorded, listened: Iterator[Json], say: Say) -> dict[str, Jso
             if elapsed - said_at >= _SAY_EVERY_S or len(curve) == told.epochs:
                 said_at = elapsed
                 left = elapsed / max(len(curve) - 1, 1) * (told.epochs - len(curve))
-                say(f"{told.version}: epoch {len(curve)} of {told.epochs}" + (f", {left:.0f} s left" if left else ""))
+                say(
+                    f"{told.version}: epoch {len(curve)} of {told.epochs}"
+                    + (f", {left:.0f} s left" if left >= 1 else "")
+                )
     return last | {"curve": curve}
 
 

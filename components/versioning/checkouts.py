@@ -23,7 +23,7 @@ def checkout(workspace: Workspace, commit: str, place: Path) -> Iterator[Workspa
 
     Raises TidemillError if git does not know the commit, or the project was not there yet.
     """
-    _git(workspace, "worktree", "prune")  # what a killed process left of a folder that is gone
+    _forget(workspace, place)  # what a killed process has left, once its folder is gone
     inside = _git(workspace, "rev-parse", "--show-prefix")  # the project may be a folder of its repository
     try:
         # A repository's own hooks expect a person at work.
@@ -34,7 +34,17 @@ def checkout(workspace: Workspace, commit: str, place: Path) -> Iterator[Workspa
         yield there
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        _git(workspace, "worktree", "prune")
+        _forget(workspace, place)
+
+
+def _forget(workspace: Workspace, place: Path) -> None:
+    """Let git forget worktrees of ours whose folder is gone. `git worktree prune` would take those of a person as well
+    whose disk is not there at the moment."""
+    lines = _git(workspace, "worktree", "list", "--porcelain").splitlines()
+    for there in (Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")):
+        ours = there == place.resolve() or there.is_relative_to(workspace.state.resolve())
+        if ours and not there.exists():
+            _git(workspace, "worktree", "remove", "--force", str(there))
 
 
 def root(workspace: Workspace) -> Path:

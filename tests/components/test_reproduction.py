@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from components import leftovers, lineage, params, receipts, reproduction, stages, versioning
+from components import leftovers, lineage, params, plots, receipts, reproduction, stages, versioning
 from components.errors import DataError, NotReproduced, RegistryError, TidemillError, TrainingFailed
 from components.lineage import Record
 from components.plan import Project
-from components.reproduction import Verdict, recorded, verdict
+from components.reproduction import Verdict, recorded, replaying, verdict
 from components.reproduction.recorded import Recorded
 from components.reproduction.verdict import Made, expected_differences, judge
 from components.sweep import Watchers
@@ -74,6 +74,12 @@ def passed(work: Any) -> dict[str, Any]:
     return {"dataset": "signs", "checks": 1, "docs": ""}
 
 
+def undrawn(folder: Path, *_: Any) -> list[Path]:
+    """What `plots.draw` leaves, without matplotlib's work."""
+    folder.mkdir()
+    return []
+
+
 def play(root: Path, name: str) -> None:
     workspace = Workspace(root)
     project = Project(workspace, params.load(workspace), lambda _: None, lambda _: Watchers())
@@ -100,6 +106,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterato
             patch.delenv(name, raising=False)
         patch.syspath_prepend(str(root))
         patch.setattr(stages, "_validate", passed)
+        patch.setattr(plots, "draw", undrawn)
         without_ray(patch)
         play(root, "own")
         play(root, "bred")
@@ -221,7 +228,7 @@ def test_a_difference_is_told_with_its_first_epoch_and_an_exit_code(
     with pytest.raises(NotReproduced, match="own/1 came out otherwise") as caught:
         command("own/1", as_json=True)
     assert caught.value.exit_code == 10
-    assert "epoch 3 is the first that differs" in caught.value.why
+    assert caught.value.why.startswith("epoch 3 is the first that differs; epoch 3: val/loss was ")
     printed = json.loads(capsys.readouterr().out)
     assert (printed["same"], printed["first_differing_epoch"], printed["tolerance"]) == (False, 3, None)
     lines = {line["what"]: line["same"] for line in printed["lines"]}
@@ -258,10 +265,12 @@ def test_another_processor_is_judged_by_a_tolerance(told: Recorded) -> None:
     assert {row["what"]: row["same"] for row in found.to_rows()}["metrics.test/loss"] == "nearly"
     found.require()
     assert not judge(told, repeated(told, metrics=near), []).same, "on the same machine bytes are bytes"
-    far = judge(told, repeated(told, metrics=near | {"test/loss": told.metrics["test/loss"] * 1.03}), expected)
+    worse = near | {"test/loss": told.metrics["test/loss"] * 1.03}
+    far = judge(told, repeated(told, metrics=worse, weights_sha256="f" * 64), expected)
     with pytest.raises(NotReproduced, match="otherwise") as caught:
         far.require()
-    assert "test/loss" in caught.value.why
+    assert caught.value.why.startswith("metrics.test/loss was ")
+    assert "sha256" not in caught.value.why, "nobody expects the same bytes"
     assert "accuracy" not in caught.value.why, "what is within the tolerance is no fault"
 
 
@@ -372,7 +381,12 @@ def interrupt_at(word: str) -> Any:
     return say
 
 
-def test_an_interrupted_one_leaves_no_worktree_and_no_process(made: Path) -> None:
+def test_an_interrupted_one_leaves_no_worktree_and_no_process(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "replay.py"
+    program.write_text('import time\nprint(\'{"epoch": 1, "metrics": {}}\', flush=True)\ntime.sleep(600)\n')
+    monkeypatch.setattr(replaying, "_PROGRAM", program)
     with pytest.raises(KeyboardInterrupt):
         reproduction.reproduce(Workspace(made), "bred/1", interrupt_at("epoch 1 of 6"))
     check_gone(made)
@@ -389,8 +403,13 @@ def test_what_a_killed_one_left_is_found_and_forgotten(made: Path, tmp_path: Pat
     (found,) = leftovers.leftovers(workspace)
     assert found.path == left
     found.remove()
+    away = tmp_path / "of a person, on a disk that is away"
+    git(made, "worktree", "add", "--detach", str(away))
+    shutil.rmtree(away)
     with checkouts.checkout(workspace, "HEAD", tmp_path / "tree") as there:
         assert there.params.is_file()
+    assert str(away) in git(made, "worktree", "list")
+    git(made, "worktree", "remove", str(away))
     check_gone(made)
 
 
