@@ -19,7 +19,7 @@ import pytest
 
 from components import leftovers, lineage, params, plots, receipts, reproduction, stages, versioning
 from components.errors import DataError, NotReproduced, RegistryError, TidemillError, TrainingFailed
-from components.lineage import Record
+from components.lineage import Record, known
 from components.plan import Project
 from components.reproduction import Verdict, recorded, replaying, verdict
 from components.reproduction.recorded import Recorded
@@ -208,6 +208,18 @@ def test_mlflow_tells_the_same_curve_as_the_results(
     assert recorded.find(workspace, "bred/1") == bred
     assert recorded.find(workspace, "own/1") == told, "own/2 stands in results/"
     assert past.curve(workspace, "nobody", "nothing") == []
+
+
+def test_a_record_older_than_the_winners_own_has_the_curve_for_it(made: Path, told: Recorded) -> None:
+    workspace = Workspace(made)
+    found = known.gather(workspace)
+    version = found.version("own/1")
+    training = found.training_of(version)
+    assert training is not None
+    assert training.work is not None
+    facts = {name: fact for name, fact in training.work.facts.items() if name != "winner"}
+    older = dataclasses.replace(training, work=dataclasses.replace(training.work, facts=facts))
+    assert recorded._learning(workspace, version, older) == (told.parts, told.curve)
 
 
 # ── not the same ────────────────────────────────────────────────────────────────────────────────────────
