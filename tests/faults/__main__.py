@@ -4,6 +4,7 @@ was lost."""
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
@@ -19,6 +20,7 @@ def main() -> int:
     told.add_argument("--rounds", type=int, default=20, help="of each fault")
     told.add_argument("faults", nargs="*", metavar="FAULT", help=f"default: all of {', '.join(FAULTS)}")
     asked = told.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers must not outlive this
     lost = 0
     with tempfile.TemporaryDirectory() as place, made(Path(place)) as world:
         print(f"undisturbed: {world.seconds:.0f} s")
