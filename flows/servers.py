@@ -67,7 +67,10 @@ def prefect_server(workspace: Workspace, say: Say) -> Iterator[str]:
         api = _join_or_start(workspace, roster, say)
         settings = {**programs.prefect_settings(workspace), "PREFECT_API_URL": api}
         with _revived(workspace, roster, say), _settings(settings):
-            yield api
+            try:
+                yield api
+            finally:
+                _send_logs()
 
 
 def up(workspace: Workspace, params: Params, say: Say, servers: Sequence[programs.Server] | None = None) -> None:
@@ -222,6 +225,15 @@ def _settings(values: Mapping[str, str]) -> Iterator[None]:
             else:
                 os.environ[name] = value
         _refresh_prefect()
+
+
+def _send_logs() -> None:
+    """Prefect sends its records in the background. After a run that failed some are left, and once the server has
+    stopped the process would try to send them for more than a minute before it ends."""
+    if "prefect.logging.handlers" in sys.modules:
+        from prefect.logging.handlers import APILogHandler
+
+        APILogHandler().flush()
 
 
 def _refresh_prefect() -> None:
