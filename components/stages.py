@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from . import datasets, families, holds, lineage, plan, receipts, versioning
+from . import datasets, families, holds, lineage, partitions, plan, receipts, versioning
 from .contract import Data, Json, Metrics, Objective
+from .errors import Busy
 from .plan import Project, Resolved, Stage
 from .receipts import Receipt
 from .sweep import Request, Trial, Watchers
 from .work import Work, play
 
 if TYPE_CHECKING:
+    from .partitions import Partition
     from .registry.bundle import Shipped
     from .scoring import Job
     from .tracking import Origin
@@ -186,7 +188,7 @@ def _score(work: Work) -> dict[str, Json]:
     whose = {"model_version": job.model_version, "run_key": job.run_key}
     given = resolved.block.scoring.input
     if given is not None:
-        source = resolved.workspace.root / given
+        source = partitions.latest(resolved.workspace.root, resolved.name, given)
         scored = scoring.score(made, source, work.folder / "scores" if source.is_dir() else output, job)
         return {"rows": scored.rows} | whose
     with tempfile.TemporaryDirectory(dir=resolved.workspace.state) as place:
@@ -216,6 +218,33 @@ def score_table(
         "unchanged": scored.unchanged,
         "seconds": round(scored.seconds, 3),
     }
+
+
+def score_partition(project: Project, name: str, partition: Partition) -> Json:
+    """Score one partition into a folder of its own under results/; nothing is written twice."""
+    folder = project.workspace.results(name, "partitions") / partition.name
+    output = folder / ("scores" if partition.path.is_dir() else "scores.parquet")
+    silent = dataclasses.replace(project, say=lambda _: None)
+    told = score_table(silent, name, partition.path, output)
+    done = "unchanged" if told["unchanged"] else f"scored by version {told['model_version']}"
+    project.say(f"{name} {partition.name}: {told['rows']:,} rows, {done}")
+    columns = {"rows": told["rows"], "version": told["model_version"], "unchanged": told["unchanged"]}
+    return {"partition": partition.name} | columns | {"output": lineage.place(project.workspace, output)}
+
+
+@contextlib.contextmanager
+def backfilling(project: Project, name: str) -> Iterator[None]:
+    """Be the only backfill of a pipeline. Raises Busy if another is at work, RegistryError if there is no champion."""
+    from . import registry
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(receipts.holding(project.workspace, f"{name}.backfill"))
+        except Busy as busy:
+            fix = "wait for it, or stop it; the same command goes on with what it left"
+            raise Busy(f"another backfill of {name} is at work", why=busy.why, fix=fix) from None
+        registry.champion(project.workspace, name)
+        yield
 
 
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────
