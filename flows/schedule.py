@@ -50,9 +50,10 @@ def withdraw(kept: set[str]) -> None:
 def main() -> int:
     from prefect import serve
 
-    from . import arrears
+    from . import arrears, notices
     from .project import open_project
 
+    notices.arrange()
     project = open_project()
     made = deployments(project)
     names = {deployment.name for deployment in made}

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from components.errors import Unreachable
 from components.workspace import Workspace
 
-from . import programs
+from . import notices, programs
 from .processes import answers
 from .roster import PREFECT, RUN, Entry, Roster
 from .supervision import Supervision, only_one, stop_signals
@@ -100,6 +100,7 @@ def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -
     from components.tracking import store
 
     require_addresses()
+    notices.require()
     pages = []
     api = os.environ.get("PREFECT_API_URL", "")
     if not api:
@@ -111,9 +112,13 @@ def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -
     supervision.say(f"starting {' and '.join(page.name for page in pages) or 'the scheduler'} (up to a minute)")
     with store.alone(workspace.state):  # MLflow's server makes the database; a run that starts now waits for it
         supervision.start(pages)
-    if not supervision.stopping.is_set() and _scheduled(params):
-        api = api or Roster(workspace.state).entries()[PREFECT].url
+    if supervision.stopping.is_set():
+        return
+    api = api or Roster(workspace.state).entries()[PREFECT].url
+    if _scheduled(params):
         supervision.start([programs.scheduler(workspace, api)])
+    else:
+        programs.arrange_notices(workspace, api, supervision.roster.log("notices"))
 
 
 def _tell(workspace: Workspace, params: Params, say: Say) -> None:
@@ -121,6 +126,8 @@ def _tell(workspace: Workspace, params: Params, say: Say) -> None:
         say(f"{name:10} {url}")
     for name, line in _scheduled(params).items():
         say(f"{'schedule':10} {name}: {line} (UTC)")
+    for name in notices.told():
+        say(f"{'failures':10} are told by {name}")
     if not _scheduled(params):
         say("no pipeline in params.yaml has a schedule; start again after adding one")
     say(f"{'logs':10} {workspace.state / 'logs'}\nCtrl-C stops all")

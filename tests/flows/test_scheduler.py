@@ -1,18 +1,25 @@
-"""Runs that were missed while nobody was there are made up for, once. One real Prefect server serves the file."""
+"""Runs that were missed are made up for once, and people are told of those that fail. One real Prefect server serves
+the file."""
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import json
+import socketserver
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
 
+from components.errors import ParamsError
 from components.plan import Project
 from components.receipts import working
 from components.workspace import Workspace
@@ -257,3 +264,133 @@ def test_a_server_that_is_away_does_not_end_the_watch(
     monkeypatch.setattr(arrears, "deployments", away)
     arrears.watch({"hourly"}, SimpleNamespace(wait=lambda _s: next(answers)))  # type: ignore[arg-type]
     assert capsys.readouterr().out.count("late runs could not be looked for: Failed to reach API") == 2
+
+
+# ── who is told of failures ─────────────────────────────────────────────────────────────────────────────
+
+TOKEN = "s3cret-t0ken"
+
+
+class Mailbox(socketserver.ThreadingTCPServer):
+    """As much of an SMTP server as it takes to be given a mail."""
+
+    def __init__(self) -> None:
+        self.mails: list[str] = []
+        super().__init__(("127.0.0.1", 0), Conversation)
+
+
+class Conversation(socketserver.StreamRequestHandler):
+    server: Mailbox
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        for line in self.rfile:
+            if line.upper().startswith(b"DATA"):
+                self.wfile.write(b"354 go on\r\n")
+                self.server.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
+            self.wfile.write(b"250 well\r\n")
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    said: ClassVar[list[tuple[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        self.said.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Not on the terminal."""
+
+
+@contextlib.contextmanager
+def serving(server: Any) -> Iterator[int]:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def standing() -> tuple[list[str], list[str]]:
+    """Names of the automations and of the blocks' documents that are ours."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        automations = sorted(each.name for each in client.read_automations() if each.name.startswith("tidemill"))
+        documents = client.request("POST", "/block_documents/filter", json={}).json()
+    assert TOKEN not in json.dumps(documents)
+    return automations, sorted(each["name"] for each in documents if each["name"].startswith("tidemill"))
+
+
+def test_a_run_that_fails_is_told_once_by_webhook_and_mail(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Completed, Crashed, Failed, Pending, Running
+
+    from flows import notices
+
+    box = Mailbox()
+    hook = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    with serving(box) as mail_port, serving(hook) as hook_port:
+        monkeypatch.setenv(notices.WEBHOOK, "http://127.0.0.1:9/an-old-address")
+        notices.arrange()
+        monkeypatch.setenv(notices.WEBHOOK, f"http://127.0.0.1:{hook_port}/{TOKEN}")
+        mail = f"mailto://127.0.0.1:{mail_port}?from=tide@example.org&to=anna@example.org&name={TOKEN}"
+        monkeypatch.setenv(notices.EMAIL, mail)
+        for _ in range(2):  # told twice it is one
+            notices.arrange()
+        assert standing() == (["tidemill-email", "tidemill-webhook"],) * 2
+        time.sleep(2)  # the server reads its automations when it hears of them
+        deployment = deploy(project)
+        begun(deployment, Pending(), Running(), Completed())
+        why = "Flow run encountered an exception: DataError: data/digits.parquet: is damaged\n  why: too short"
+        begun(deployment, Pending(), Running(), Failed(message=why))
+        begun(deployment, Pending(), Running(), Crashed(message="Its process is gone."))
+        until = time.monotonic() + 60
+        while (len(Hook.said), len(box.mails)) != (2, 2):
+            assert time.monotonic() < until, (Hook.said, box.mails)
+            time.sleep(0.1)
+        time.sleep(1)
+    assert (len(Hook.said), len(box.mails)) == (2, 2)
+    failed, crashed = sorted(Hook.said, key=lambda said: "crashed" in said[1]["subject"])
+    way_on = f"Once that is mended, in {project.workspace.root}: tidemill resume"
+    assert failed[0] == f"/{TOKEN}"
+    assert failed[1]["subject"] == "Tidemill: hourly failed"
+    told = ["hourly: pipeline failed", "DataError: data/digits.parquet: is damaged", way_on]
+    assert failed[1]["body"].splitlines() == told
+    assert failed[1]["text"].splitlines() == ["Tidemill: hourly failed", *told]
+    assert crashed[1]["body"].splitlines()[:2] == ["hourly: pipeline crashed", "Its process is gone."]
+    text = "".join(sorted(box.mails))
+    assert "Subject: Tidemill: hourly failed" in text
+    for name in (notices.WEBHOOK, notices.EMAIL):
+        monkeypatch.delenv(name)
+    notices.arrange()
+    assert standing() == ([], [])
+    assert TOKEN not in (project.workspace.state / "logs" / "prefect.log").read_text()
+    with get_client(sync_client=True) as client:
+        events = client.request("POST", "/events/filter", json={}).text
+    assert TOKEN not in events
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("TIDEMILL_NOTIFY_WEBHOOK", "hooks.example.org/x"),
+        ("TIDEMILL_NOTIFY_WEBHOOK", "ftp://hooks.example.org"),
+        ("TIDEMILL_NOTIFY_EMAIL", "anna@example.org"),
+        ("TIDEMILL_NOTIFY_EMAIL", "mailto://mail.example.org"),
+        ("TIDEMILL_NOTIFY_EMAIL", "https://mail.example.org?to=anna@example.org"),
+    ],
+)
+def test_an_address_that_is_none_is_told_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, address: str
+) -> None:
+    from flows import notices
+
+    monkeypatch.setenv(name, address)
+    with pytest.raises(ParamsError, match=name) as caught:
+        notices.require()
+    assert address not in str(caught.value)
