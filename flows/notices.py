@@ -70,9 +70,9 @@ def _mails(address: str) -> bool:
 
 def arrange() -> None:
     """Bring the server's blocks and automations in step with the environment: made, changed, or taken away."""
+    require()
     from prefect.client.orchestration import get_client
 
-    require()
     with get_client(sync_client=True) as client:
         for way in (
             Way("tidemill-webhook", WEBHOOK, "custom-webhook", _webhook),
