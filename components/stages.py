@@ -239,7 +239,7 @@ def backfilling(project: Project, name: str) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(receipts.holding(project.workspace, f"{name}.backfill"))
+            stack.enter_context(holds.holding(project.workspace, f"{name}.backfill"))
         except Busy as busy:
             fix = "wait for it, or stop it; the same command goes on with what it left"
             raise Busy(f"another backfill of {name} is at work", why=busy.why, fix=fix) from None

@@ -21,7 +21,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed
 
-from components import receipts
+from components import holds
 from components.errors import Busy
 from components.plan import Project
 
@@ -83,7 +83,7 @@ def settle(project: Project, now: datetime | None = None) -> None:
                 continue
             waiting = _waiting(client, deployment, now)
             try:
-                with receipts.holding(project.workspace, deployment.name):
+                with holds.holding(project.workspace, deployment.name):
                     last = next(iter(_runs(client, deployment, _BEGUN, most=1)), None)
                     owed = debt(deployment.name, block.schedule, _since(deployment, block.schedule), now, last)
                     _bury(client, deployment)

@@ -124,11 +124,15 @@ def backfill(name: str, first: str, last: str, at_once: int = AT_ONCE, root: str
     project = replace(open_project(Path(root)), flow_run=flow_run.id or "")
     layout = partitions.require(project.workspace.root, name, project.params.pipeline(name).scoring.input)
     there, _ = partitions.present(layout.span(first, last), layout)
-    with stages.backfilling(project, name), ThreadPoolExecutor(at_once) as pool:
+    with (
+        orphans.noted(project.workspace, project.flow_run),
+        stages.backfilling(project, name),
+        ThreadPoolExecutor(at_once) as pool,
+    ):
         started = [pool.submit(copy_context().run, score_partition, project, name, one) for one in there]
         try:
             wait(started)
-        except KeyboardInterrupt:  # what is being written is finished, the rest is left for the same command
+        except BaseException:  # what is being written is finished, the rest is left for the same command
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for one, future in zip(there, started, strict=True):

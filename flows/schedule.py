@@ -50,7 +50,7 @@ def withdraw(kept: set[str]) -> None:
 def main() -> int:
     from prefect import serve
 
-    from . import arrears, notices
+    from . import arrears, notices, orphans
     from .project import open_project
 
     notices.arrange()
@@ -61,6 +61,7 @@ def main() -> int:
     if not made:
         screen.say("no pipeline in params.yaml has a schedule; start again after adding one")
         threading.Event().wait()
+    orphans.close(project.workspace)
     arrears.settle(project)  # before `serve` writes the schedules anew
     stopping = threading.Event()
     watching = threading.Thread(target=arrears.watch, args=(names, stopping), name="arrears", daemon=True)
