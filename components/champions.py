@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from . import datasets, plan, receipts
+from . import datasets, holds, plan, receipts
 from .contract import Json
 from .plan import Project, Resolved
 from .registry import Version, champion_identity, championship
@@ -32,7 +32,7 @@ def restore(project: Project, pipeline: str, reason: str) -> Json:
 
 def _change(project: Project, pipeline: str, take_over: Callable[[pa.RecordBatch], Version]) -> Json:
     resolved, workspace = plan.resolve(project, pipeline), project.workspace
-    with receipts.holding(workspace, pipeline):
+    with holds.holding(workspace, pipeline):
         before = champion_identity(workspace, pipeline)
         version = take_over(_probe(resolved))
         # What scores next must know whose scores they are.

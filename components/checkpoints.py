@@ -19,7 +19,7 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from . import room
 from .contract import Json, State
 from .errors import TidemillError
 
@@ -164,8 +165,9 @@ def write_json(place: str, value: Json) -> None:
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f"{_ASIDE}{file.name}-{_MINE}")
-    _write_synced(aside, content)
-    aside.replace(file)
+    with room.required(file, len(content)), _gone_on_failure(fs, aside):
+        _write_synced(aside, content)
+        aside.replace(file)
     _sync(file.parent)
 
 
@@ -242,10 +244,11 @@ def _commit(fs: Any, target: str, files: Mapping[str, bytes]) -> None:
         return
     goal = Path(target)
     aside = goal.with_name(f"{_ASIDE}{goal.name}-{_MINE}")
-    aside.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        _write_synced(aside / name, content)
-    _sync(aside)
+    with room.required(goal, sum(map(len, files.values()))), _gone_on_failure(fs, aside):
+        aside.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            _write_synced(aside / name, content)
+        _sync(aside)
     try:
         aside.rename(goal)
     except OSError:
@@ -253,6 +256,16 @@ def _commit(fs: Any, target: str, files: Mapping[str, bytes]) -> None:
             raise
         _remove(fs, str(aside))
     _sync(goal.parent)
+
+
+@contextlib.contextmanager
+def _gone_on_failure(fs: Any, aside: Path) -> Iterator[None]:
+    """What could not be written whole must not take up the room that is left."""
+    try:
+        yield
+    except OSError:
+        _remove(fs, str(aside))
+        raise
 
 
 def _write_synced(file: Path, content: bytes) -> None:

@@ -10,7 +10,9 @@ TidemillError                    exit code 1
 ├── TrainingFailed           5   no trial of a sweep ended with a usable result
 ├── RegistryError            6   no champion, or a model whose files are not what was registered
 ├── Unreachable              7   MLflow, Prefect, Ray or the storage does not answer at its address
-└── Busy                     8   somebody else works on the same pipeline or output now
+├── Busy                     8   somebody else works on the same pipeline or output now
+├── NoRoom                   1   a disk is full; what was written before is whole
+└── NotReproduced           10   a version that was trained again came out otherwise
 """
 
 from __future__ import annotations
@@ -84,3 +86,11 @@ class Unreachable(TidemillError):
 
 class Busy(TidemillError):
     exit_code = 8
+
+
+class NoRoom(TidemillError):
+    pass
+
+
+class NotReproduced(TidemillError):
+    exit_code = 10

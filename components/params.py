@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from . import families
+from . import families, partitions
 from .contract import Choice, Domain, Integer, Json, Task, Uniform
 from .errors import ParamsError
 from .faults import fault, faults, shown, suggest, wanted
@@ -116,7 +116,11 @@ class Drift(Block):
 class Scoring(Block):
     """How rows are scored, and what the score stage of a run reads."""
 
-    input: str | None = Field(None, description="csv, Parquet, or a folder of them. Default: the dataset's test rows.")
+    input: str | None = Field(
+        None,
+        description="csv, Parquet, or a folder of them; with %Y, %m, %d, %H in it the latest of those partitions. "
+        "Default: the dataset's test rows.",
+    )
     batch_rows: int = Field(65536, ge=1)
     drift: Drift = Drift()
     quarantine: float = Field(
@@ -217,6 +221,8 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield (*at, "dataset"), wanted(pipeline.dataset, params.datasets, "a name under datasets")
         if pipeline.schedule is not None and (reason := _cron_fault(pipeline.schedule)):
             yield (*at, "schedule"), f"got {pipeline.schedule!r}, expected a cron line such as '0 6 * * *' ({reason})"
+        if pipeline.scoring.input and (reason := partitions.fault(pipeline.scoring.input)):
+            yield (*at, "scoring", "input"), f"got {pipeline.scoring.input!r}: {reason}"
         yield from _family_checks(pipeline, at)
 
 

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 import psutil
 
+from . import room
 from .contract import Json
-from .errors import Busy, TidemillError
+from .errors import TidemillError
 from .workspace import Workspace
 
 
@@ -64,9 +62,10 @@ def replacing(path: Path) -> Iterator[Path]:
             left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
+        with room.required(path):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -93,12 +92,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     for left in folder.parent.glob(f".{folder.name}.*"):  # of a process that died
         shutil.rmtree(left)
     temporary, old = (folder.parent / f".{folder.name}.{os.getpid()}.{end}" for end in ("tmp", "old"))
-    temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        with room.required(folder):
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)
@@ -169,67 +169,3 @@ def leave(workspace: Workspace, receipt: Receipt) -> Receipt:
     stamped = dataclasses.replace(receipt, finished_at=datetime.now(UTC).isoformat(timespec="seconds"))
     write_json(_file(workspace, receipt.pipeline, receipt.stage), dataclasses.asdict(stamped))
     return stamped
-
-
-# ── one worker at a time ────────────────────────────────────────────────────────────────────────────────
-
-
-@contextlib.contextmanager
-def working(workspace: Workspace, pipeline: str) -> Iterator[None]:
-    """Hold a pipeline while it is worked on; the lock goes with the process, however it ends.
-
-    What the lock file says stays unless the work ends well: that is how `unfinished` knows. Raises Busy, naming who
-    holds it, if somebody else does.
-    """
-    with _locked(workspace, pipeline) as (lock, _):
-        yield
-        lock.truncate(0)
-
-
-@contextlib.contextmanager
-def holding(workspace: Workspace, pipeline: str) -> Iterator[None]:
-    """Hold a pipeline so that nobody works on it; what was left unfinished stays so."""
-    with _locked(workspace, pipeline) as (lock, before):
-        try:
-            yield
-        finally:
-            lock.truncate(0)
-            lock.write(before)
-
-
-@contextlib.contextmanager
-def _locked(workspace: Workspace, pipeline: str) -> Iterator[tuple[IO[str], str]]:
-    """The lock file, which says who holds it now, and what it said before."""
-    file = workspace.state / "locks" / f"{pipeline}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise Busy(
-                f"pipeline {pipeline!r} is being worked on",
-                why=lock.read().strip(),
-                fix="wait for it, or stop it, then run again",
-            ) from None
-        lock.seek(0)
-        before = lock.read()
-        lock.truncate(0)
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        lock.write(f"process {os.getpid()} ({Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}) since {started}")
-        lock.flush()
-        yield lock, before
-
-
-def unfinished(workspace: Workspace) -> dict[str, str]:
-    """Pipelines whose work was left by a process that is gone, or ended badly; and who that was."""
-    found: dict[str, str] = {}
-    for file in sorted((workspace.state / "locks").glob("*.lock")):
-        with file.open(encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:  # somebody works on it
-                continue
-            if said := lock.read().strip():
-                found[file.stem] = said
-    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from . import leftovers, receipts, storage
+from . import holds, leftovers, receipts, storage
 from .plan import Project
 from .registry import attic
 from .storage import Left
@@ -67,7 +67,7 @@ def _nobody_works(project: Project) -> Iterator[None]:
     known = {file.stem for file in (project.workspace.state / "locks").glob("*.lock")}
     with contextlib.ExitStack() as stack:
         for name in sorted(known | set(project.params.pipelines)):
-            stack.enter_context(receipts.holding(project.workspace, name))
+            stack.enter_context(holds.holding(project.workspace, name))
         yield
 
 

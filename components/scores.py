@@ -3,16 +3,19 @@ and drift, to people and to MLflow."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from . import datasets, lineage, plan, receipts
+from . import datasets, holds, lineage, partitions, plan, receipts
 from .contract import Json
-from .errors import Drifted, Unreachable
+from .errors import Busy, Drifted, Unreachable
+from .partitions import Partition
 from .plan import Project, Resolved
 from .work import Work
 
@@ -32,7 +35,7 @@ def score(work: Work) -> dict[str, Json]:
         return {"rows": 0}
     given = resolved.block.scoring.input
     if given is not None:
-        source = resolved.workspace.root / given
+        source = partitions.latest(resolved.workspace.root, resolved.name, given)
         return _staged(work, source, work.folder / "scores" if source.is_dir() else output)
     with tempfile.TemporaryDirectory(dir=resolved.workspace.state) as place:
         source = Path(place) / "test.parquet"
@@ -58,19 +61,28 @@ def _staged(work: Work, source: Path, output: Path) -> dict[str, Json]:
 
 
 def score_table(
-    project: Project, name: str, source: Path, output: Path, *, ignore_extra: bool = False, row_id: str | None = None
+    project: Project,
+    name: str,
+    source: Path,
+    output: Path,
+    *,
+    ignore_extra: bool = False,
+    row_id: str | None = None,
+    progress: bool = True,
 ) -> Json:
-    """Score a table that a person names with the champion; says what stands in `output` now."""
+    """Score a table that a person names with the champion; says what stands in `output` now. `progress`: say how far
+    it has come, too."""
     from .scoring.delivery import Delivery
 
     resolved = plan.resolve(project, name)
     made, job = _champion(resolved)
     blocked = Delivery(output.resolve(), source.is_dir()).beside("blocked.json")
     job = dataclasses.replace(job, ignore_extra=ignore_extra, id=row_id, blocked=blocked)
-    scored = _scored(resolved, made, job, source, output, lambda rows: project.say(f"{name} score: {rows:,} rows"))
+    tell = project.say if progress else lambda _: None
+    scored = _scored(resolved, made, job, source, output, lambda rows: tell(f"{name} score: {rows:,} rows"))
     lineage.record_scoring(project.workspace, name, source, scored.output, scored.receipt)
     if scored.unchanged:
-        project.say(f"{name} score: unchanged, {output} holds these scores already (key {scored.key[:12]})")
+        tell(f"{name} score: unchanged, {output} holds these scores already (key {scored.key[:12]})")
     return {
         "pipeline": name,
         "output": str(output),
@@ -84,6 +96,33 @@ def score_table(
         "unchanged": scored.unchanged,
         "seconds": round(scored.seconds, 3),
     }
+
+
+def score_partition(project: Project, name: str, partition: Partition) -> Json:
+    """Score one partition into a folder of its own under results/; nothing is written twice."""
+    folder = project.workspace.results(name, "partitions") / partition.name
+    output = folder / ("scores" if partition.path.is_dir() else "scores.parquet")
+    told = score_table(project, name, partition.path, output, progress=False)
+    done = "unchanged" if told["unchanged"] else f"scored by version {told['model_version']}"
+    project.say(f"{name} {partition.name}: {told['rows']:,} rows, {done}")
+    columns = {"rows": told["rows"], "quarantined": told["quarantined"], "version": told["model_version"]}
+    columns |= {"unchanged": told["unchanged"], "output": lineage.place(project.workspace, output)}
+    return {"partition": partition.name} | columns
+
+
+@contextlib.contextmanager
+def backfilling(project: Project, name: str) -> Iterator[None]:
+    """Be the only backfill of a pipeline. Raises Busy if another is at work, RegistryError if there is no champion."""
+    from . import registry
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(holds.holding(project.workspace, f"{name}.backfill"))
+        except Busy as busy:
+            fix = "wait for it, or stop it; the same command goes on with what it left"
+            raise Busy(f"another backfill of {name} is at work", why=busy.why, fix=fix) from None
+        registry.champion(project.workspace, name)
+        yield
 
 
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import datasets, families, lineage, plan, receipts, scores, versioning
+from . import datasets, families, holds, lineage, plan, receipts, scores, versioning
 from .contract import Data, Json, Metrics, Objective
 from .plan import Project, Resolved, Stage
 from .receipts import Receipt
 from .sweep import Request, Trial, Watchers
 from .work import Work, play
 
-score_table = scores.score_table
+score_table, score_partition, backfilling = scores.score_table, scores.score_partition, scores.backfilling
 
 if TYPE_CHECKING:
     from .tracking import Origin
@@ -68,11 +68,19 @@ def fetch(project: Project, names: Sequence[str]) -> None:
     versioning.fetch(project.workspace, project.params, wanted, project.say)
 
 
-def interrupt() -> None:
+def interrupt(by: str = "SIGINT") -> None:
     """End the sweeps that run in other threads; what they have learnt is kept."""
     from . import tuning
 
-    tuning.interrupt()
+    tuning.interrupt(by)
+
+
+def bury(project: Project) -> None:
+    """Mark MLflow's runs of dead processes of this machine as killed: nobody else will."""
+    from .tracking import census
+
+    for orphan in census.orphans(project.workspace, list(project.params.pipelines)):
+        census.bury(project.workspace, orphan.run_id)
 
 
 def require_computing(project: Project) -> None:
@@ -121,7 +129,7 @@ def _train(work: Work) -> dict[str, Json]:
         with tuning.session(project.workspace.ray_address):
             trials = tuning.sweep(request, Watchers(run, project.watch(resolved.name)), fresh=work.again)
         best = trials[0]
-        state, _ = checkpoints.read(best.checkpoint)
+        state, reached = checkpoints.read(best.checkpoint)
         family = families.import_path(resolved.block.family)
         weights = model.save(work.folder / "model", family, resolved.spec, best.hyper, state)
         made = model.load(work.folder / "model")
@@ -130,6 +138,7 @@ def _train(work: Work) -> dict[str, Json]:
         figures = metrics | _beside(objective, best, baseline)
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
         facts |= {"hyper": dict(best.hyper), "metrics": figures} | _circumstances(work)
+        facts["winner"] = {"trial": best.key, "epochs": len(best.curve), "ancestry": reached["ancestry"]}
         receipts.write_json(work.folder / "metrics.json", figures)
         receipts.write_json(work.folder / "trials.json", [dataclasses.asdict(t) | {"checkpoint": ""} for t in trials])
         _draw(work, plots.draw(work.folder / "plots", made, request.data, trials, objective, resolved.name))
@@ -156,7 +165,8 @@ def _register(work: Work) -> dict[str, Json]:
         baseline=resolved.family.baseline(data, "test", resolved.block.settings),
     )
     objective, gate = resolved.family.objective(resolved.spec), resolved.block.gate
-    registered = registry.register(resolved.workspace, candidate, data, objective, gate)
+    with holds.committing(resolved.workspace, resolved.name):
+        registered = registry.register(resolved.workspace, candidate, data, objective, gate)
     facts = dataclasses.asdict(registered.decision) | {"version": str(registered.version)}
     same = ("weights_sha256", "metric", "value", "baseline")  # what another machine's registry would say as well
     receipts.write_json(work.folder / "model.json", {"name": resolved.name} | {k: trained.facts[k] for k in same})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import lineage, plan, receipts, versioning
+from . import holds, lineage, plan, receipts, versioning
 from .contract import Json
 from .errors import TidemillError
 from .plan import Project, Resolved, Stage
@@ -46,19 +47,33 @@ def play(project: Project, name: str, stage: Stage, work: Callable[[Work], dict[
     old = receipts.read(resolved.workspace, name, stage)
     if old:  # its place is taken now; it may be older than the store of finished work
         lineage.record(resolved.workspace, lineage.of(old))
-    folder = resolved.workspace.results(name, stage)
-    receipts.withdraw(resolved.workspace, name, stage)
-    with receipts.replacing_folder(folder) as temporary:
-        again = old is not None and old.key == key
-        facts = work(Work(resolved, key, inputs, temporary, before, again))
-        outputs = receipts.hashes(temporary)
-    seconds = round(time.monotonic() - started, 3)
+    with holds.committing(resolved.workspace, name):
+        receipts.withdraw(resolved.workspace, name, stage)
+    with contextlib.ExitStack() as commit:  # outlives the folder, so that its renaming is within
+        with receipts.replacing_folder(resolved.workspace.results(name, stage)) as temporary:
+            again = old is not None and old.key == key
+            with _still_ours(resolved):
+                facts = work(Work(resolved, key, inputs, temporary, before, again))
+            outputs = receipts.hashes(temporary)
+            commit.enter_context(holds.committing(resolved.workspace, name))
+        seconds = round(time.monotonic() - started, 3)
+        if project.flow_run:
+            facts |= {"flow_run": project.flow_run}
+        made = Receipt(name, stage, key, inputs, outputs, facts, seconds)
+        lineage.record(resolved.workspace, lineage.of(made))  # before the receipt: what is done is always on record
+        left = receipts.leave(resolved.workspace, made)
     project.say(f"{name} {stage}: done in {seconds:.1f} s")
-    if project.flow_run:
-        facts |= {"flow_run": project.flow_run}
-    made = Receipt(name, stage, key, inputs, outputs, facts, seconds)
-    lineage.record(resolved.workspace, lineage.of(made))  # before the receipt: what is done is always on record
-    return receipts.leave(resolved.workspace, made)
+    return left
+
+
+@contextlib.contextmanager
+def _still_ours(resolved: Resolved) -> Iterator[None]:
+    """Whoever took the work over also took its temporary files: say that, and not what came of it."""
+    try:
+        yield
+    except Exception:
+        holds.require(resolved.workspace, resolved.name)
+        raise
 
 
 def _before(resolved: Resolved, stage: Stage) -> dict[Stage, Receipt]:

@@ -7,12 +7,24 @@ MLFLOW_TRACKING_URI, PREFECT_API_URL, RAY_ADDRESS, TIDEMILL_STORAGE.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ParamsError
 
 PARAMS = "params.yaml"
+LEASE_S = 60.0  # how long a process that gives no sign of life keeps its work
+
+
+def lease_s() -> float:
+    """Seconds that work stays with a process that gives no sign of life."""
+    return float(os.environ.get("TIDEMILL_LEASE_S") or LEASE_S)
+
+
+def command() -> str:
+    """What this process was started as, for whoever meets its traces."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 @dataclass(frozen=True)

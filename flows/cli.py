@@ -13,7 +13,7 @@ import typer
 
 from components.errors import ParamsError, TidemillError
 
-from . import champions, lineage, retraining, upkeep
+from . import backfills, champions, lineage, retraining, upkeep
 from .printing import AsJson, show
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 data = typer.Typer(no_args_is_help=True, help="Datasets: fetch them, add your own.")
 app.add_typer(data, name="data")
 champions.add(app)
+backfills.add(app)
 lineage.add(app)
 upkeep.add(app)
 
@@ -36,7 +37,8 @@ def tidemill() -> None:
     """Deep-learning pipelines: validate, train, register, score.
 
     Exit codes: 0 done, 2 params.yaml or command line, 3 data, 4 validation, 5 training, 6 registry,
-    7 a server does not answer, 8 somebody else is at work, 9 doctor has found something wrong, 130 interrupted.
+    7 a server does not answer, 8 somebody else is at work, 9 doctor has found something wrong,
+    10 a version came out otherwise when trained again, 130 interrupted.
     """
 
 
@@ -71,12 +73,10 @@ def _due(project: Project, chosen: list[str]) -> set[str]:
 @app.command()
 def resume(as_json: AsJson = False) -> None:
     """Go on with whatever was left unfinished: by a process that died, by Ctrl-C, or by an error since mended."""
-    from components import receipts
+    from components import holds
 
     project = _project()
-    left = {
-        name: who for name, who in receipts.unfinished(project.workspace).items() if name in project.params.pipelines
-    }
+    left = {name: who for name, who in holds.unfinished(project.workspace).items() if name in project.params.pipelines}
     for name, who in left.items():
         project.say(f"{name}: left by {who}")
     if left:
@@ -88,21 +88,24 @@ def resume(as_json: AsJson = False) -> None:
 def _run(project: Project, chosen: list[str], training: bool) -> None:
     from contextlib import ExitStack
 
+    from components import stages
+
     from . import servers
     from .progress import screen
 
     servers.require_addresses()
     if training:
-        from components import stages
-
         stages.require_computing(project)
     with ExitStack() as stack:
         # The server outlives Ray: what is logged while Ray ends still has somewhere to go.
         stack.enter_context(servers.prefect_server(project.workspace, project.say))
         if training:
             stack.enter_context(stages.computing(project))
+        from . import orphans
         from .pipeline import pipelines
 
+        orphans.close(project.workspace)
+        stages.bury(project)
         stack.enter_context(screen.live())
         pipelines(chosen, str(project.workspace.root))
 
@@ -123,10 +126,10 @@ def stage(name: Annotated[str, typer.Argument(metavar="STAGE")], pipeline: str) 
 
     STAGE is plan, validate, train, register or score.
     """
-    from components import receipts, stages
+    from components import holds, stages
 
     project = _project()
-    with receipts.working(project.workspace, pipeline):
+    with holds.working(project.workspace, pipeline):
         if name == "plan":
             stages.settle(project, pipeline)
         elif name in stages.PLAY:
@@ -273,10 +276,19 @@ def main() -> None:
     except TidemillError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as stop:
-        code = 143 if stop.args == ("SIGTERM",) else 130
+    except SystemExit as ending:
+        stop = _interrupt_behind(ending)
+        if stop is None:
+            raise
         print("stopped; the same command goes on from here: tidemill " + " ".join(sys.argv[1:]), file=sys.stderr)
-        sys.exit(code)
+        sys.exit(143 if stop.args == ("SIGTERM",) else 130)
+
+
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Typer exits where it is interrupted, and keeps what interrupted it as the cause."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _terminate(_signal: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""The commands about lineage: trace, compare."""
+"""The commands about lineage: trace, compare, reproduce."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ Thing = Annotated[
 ]
 Row = Annotated[str | None, typer.Option("--row", help="The id of a row in a score file.")]
 Side = Annotated[str, typer.Argument(help="PIPELINE/NUMBER, PIPELINE@champion, or a run key.")]
+OfVersion = Annotated[str, typer.Argument(metavar="VERSION", help="PIPELINE, PIPELINE@champion or PIPELINE/NUMBER.")]
 SHOWN = 8  # entries of a list
 
 
 def add(app: typer.Typer) -> None:
     """Give the application these commands."""
-    for command in (trace, compare):
+    for command in (trace, compare, reproduce):
         app.command()(command)
 
 
@@ -59,6 +60,26 @@ def compare(a: Side, b: Side, as_json: AsJson = False) -> None:
     lines = told["lines"]
     shown = ({"": "" if one["same"] else "≠", "what": one["what"], a: one["a"], b: one["b"]} for one in lines)
     show(list(shown), as_json=False)
+
+
+def reproduce(version: OfVersion, as_json: AsJson = False) -> None:
+    """Train a version again, the winning trial alone, in a clean checkout of its commit; compare what comes out.
+
+    Weights are compared by hash, metrics and the learning curve by value. Exit code 0: the same; 10: it differs.
+    """
+    from components.reproduction import reproduce as train_again
+
+    from .project import open_project
+
+    project = open_project()
+    verdict = train_again(project.workspace, version, project.say)
+    told = verdict.to_json()
+    if as_json:
+        print(json.dumps(told, indent=1))
+    else:
+        show(verdict.to_rows(), as_json=False)
+        print(verdict.sentence())
+    verdict.require()
 
 
 def drawn(node: Node) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from components.errors import Unreachable
 from components.workspace import Workspace
 
-from . import programs
+from . import notices, programs
 from .processes import answers
 from .roster import PREFECT, RUN, Entry, Roster
 from .supervision import Supervision, only_one, stop_signals
@@ -64,8 +65,12 @@ def prefect_server(workspace: Workspace, say: Say) -> Iterator[str]:
     roster = Roster(workspace.state)
     with roster.using():
         api = _join_or_start(workspace, roster, say)
-        with _settings({**programs.prefect_settings(workspace), "PREFECT_API_URL": api}):
-            yield api
+        settings = {**programs.prefect_settings(workspace), "PREFECT_API_URL": api}
+        with _revived(workspace, roster, say), _settings(settings):
+            try:
+                yield api
+            finally:
+                _send_logs()
 
 
 def up(workspace: Workspace, params: Params, say: Say, servers: Sequence[programs.Server] | None = None) -> None:
@@ -95,6 +100,7 @@ def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -
     from components.tracking import store
 
     require_addresses()
+    notices.require()
     pages = []
     api = os.environ.get("PREFECT_API_URL", "")
     if not api:
@@ -106,9 +112,13 @@ def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -
     supervision.say(f"starting {' and '.join(page.name for page in pages) or 'the scheduler'} (up to a minute)")
     with store.alone(workspace.state):  # MLflow's server makes the database; a run that starts now waits for it
         supervision.start(pages)
-    if not supervision.stopping.is_set() and _scheduled(params):
-        api = api or Roster(workspace.state).entries()[PREFECT].url
+    if supervision.stopping.is_set():
+        return
+    api = api or Roster(workspace.state).entries()[PREFECT].url
+    if _scheduled(params):
         supervision.start([programs.scheduler(workspace, api)])
+    else:
+        programs.arrange_notices(workspace, api, supervision.roster.log("notices"))
 
 
 def _tell(workspace: Workspace, params: Params, say: Say) -> None:
@@ -116,6 +126,8 @@ def _tell(workspace: Workspace, params: Params, say: Say) -> None:
         say(f"{name:10} {url}")
     for name, line in _scheduled(params).items():
         say(f"{'schedule':10} {name}: {line} (UTC)")
+    for name in notices.told():
+        say(f"{'failures':10} are told by {name}")
     if not _scheduled(params):
         say("no pipeline in params.yaml has a schedule; start again after adding one")
     say(f"{'logs':10} {workspace.state / 'logs'}\nCtrl-C stops all")
@@ -174,6 +186,37 @@ def _join_or_start(workspace: Workspace, roster: Roster, say: Say) -> str:
 
 
 @contextlib.contextmanager
+def _revived(workspace: Workspace, roster: Roster, say: Say) -> Iterator[None]:
+    """Start the runs' own server again, where it was, if it dies; one that `tidemill up` keeps is its to start."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            entry = roster.entries().get(PREFECT)
+            if entry is not None and entry.keeper == RUN and not entry.process.alive():
+                _revive(workspace, roster, say)
+
+    watching = threading.Thread(target=watch, name="prefect watch", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+def _revive(workspace: Workspace, roster: Roster, say: Say) -> None:
+    with roster.held():
+        entry = roster.entries().get(PREFECT)
+        if entry is None or entry.process.alive():  # another run was faster
+            return
+        say("the Prefect server died; starting it again")
+        entry.process.stop()  # what it left behind
+        server = programs.prefect(workspace, urlsplit(entry.url).port or 0)
+        server.start(roster, RUN)
+
+
+@contextlib.contextmanager
 def _settings(values: Mapping[str, str]) -> Iterator[None]:
     """Set the environment, which every child inherits, and Prefect's own settings if it is imported already:
     it reads the environment only then."""
@@ -189,6 +232,15 @@ def _settings(values: Mapping[str, str]) -> Iterator[None]:
             else:
                 os.environ[name] = value
         _refresh_prefect()
+
+
+def _send_logs() -> None:
+    """Prefect sends its records in the background. After a run that failed some are left, and once the server has
+    stopped the process would try to send them for more than a minute before it ends."""
+    if "prefect.logging.handlers" in sys.modules:
+        from prefect.logging.handlers import APILogHandler
+
+        APILogHandler().flush()
 
 
 def _refresh_prefect() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from .. import receipts, versioning
+from .. import holds, receipts, versioning
 from ..errors import TidemillError
 from ..plan import Project
 from ..versioning import condition
@@ -44,7 +44,7 @@ def _fault(workspace: Workspace, file: Path) -> str:
 
 
 def _discard(workspace: Workspace, file: Path) -> None:
-    with receipts.holding(workspace, file.parent.name):
+    with holds.holding(workspace, file.parent.name):
         file.unlink(missing_ok=True)
 
 

@@ -140,11 +140,16 @@ def environment() -> dict[str, Json]:
     """What this process runs on: weights are the same, bit for bit, on the same processor type and packages."""
     import torch
 
+    from ..training import device
+
+    where = device()
     installed = {name: _version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name() if where.type == "cuda" else where.type,
+        "threads": torch.get_num_threads(),
         "packages": {name: version for name, version in installed.items() if version},
     }
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .. import receipts
+from .. import receipts, room
 from ..contract import Json
 from ..errors import BadInput, Busy, ParamsError, TidemillError
 from ..intake import PARQUET
@@ -212,7 +212,7 @@ def opened(output: Path, folder: bool) -> Iterator[Delivery]:
     """
     try:
         (output if folder else output.parent).mkdir(parents=True, exist_ok=True)
-        with _held(output):
+        with room.required(output), _held(output):
             delivery = Delivery(output, folder)
             _refuse_foreign(delivery)
             _sweep(output, folder)

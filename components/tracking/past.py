@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..contract import Json, Metrics
 from ..workspace import Workspace
-from . import KIND, TRIAL
+from . import KIND, TRIAL, runs
 from .runs import PARENT, TAG
 from .store import answering, open_store, pages
 
@@ -71,6 +73,30 @@ def receipt(workspace: Workspace, run_id: str) -> dict[str, Json]:
         except Exception:  # a storage that is elsewhere, without our credentials, emptied: the tags must do
             return {}
     return told if isinstance(told, dict) else {}
+
+
+def curve(workspace: Workspace, run_id: str, trial: str) -> list[Metrics]:
+    """What each epoch of one trial of a sweep's run taught, in order; empty where MLflow does not know it."""
+    store = open_store(workspace)
+    with answering(store.uri):
+        sweep = run(workspace, run_id)
+        if sweep is None:
+            return []
+        experiment = store.client.get_run(run_id).info.experiment_id
+        found = next(runs.find(store, experiment, {PARENT: run_id, TRIAL: trial}), None)
+        epochs: dict[int, Metrics] = {}
+        if found is None:
+            return []
+        for name in found.data.metrics:
+            if not name.startswith("best/"):
+                for point in store.client.get_metric_history(found.info.run_id, name):
+                    epochs.setdefault(point.step, {})[name] = _exact(point.value)
+    return [epochs[step] for step in sorted(epochs)]
+
+
+def _exact(value: float) -> float:
+    """MLflow keeps the largest number there is for an infinite one."""
+    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
 
 
 def _past(found: Run) -> Past:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .. import room
 from ..errors import TidemillError, Unreachable
 from ..workspace import Workspace
 
@@ -32,6 +33,7 @@ HABITS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 MODELS = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages show training, not chat traces
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -131,7 +133,9 @@ _SILENCE = (
 )
 
 
-def _unreachable(uri: str, why: str) -> Unreachable:
+def _unreachable(uri: str, why: str) -> TidemillError:
+    if uri.startswith("sqlite:///") and "database or disk is full" in why:
+        return room.missing(Path(uri.removeprefix("sqlite:///")))
     if uri.startswith("http"):
         fix = "start the server, correct MLFLOW_TRACKING_URI, or unset it to use the embedded store"
     elif uri.startswith("sqlite"):

@@ -32,7 +32,8 @@ from ..sweep import Request, Trial, Watcher
 from . import configurations, segments, sessions
 from .archive import Archive
 from .configurations import Sampler
-from .course import Course, interrupt
+from .course import Course, interrupt, listening
+from .lease import Lease
 from .ledger import Ledger, Segment
 from .schedulers import scheduler
 from .segments import Lesson, Told
@@ -50,31 +51,41 @@ def sweep(request: Request, watcher: Watcher, *, fresh: bool = False) -> list[Tr
     The same request with the same storage goes on where an earlier call ended; if that one finished, its trials
     are told and returned without Ray. `fresh` empties the storage first. Uses the session that is held, or holds
     one at RAY_ADDRESS. Raises TrainingFailed if no trial has a usable result, Unreachable if Ray or the storage
-    does not answer, ParamsError for resources or a search space that cannot be.
+    does not answer, Busy if another process works on the storage, ParamsError for resources or a search space that
+    cannot be, KeyboardInterrupt once what was in flight is checkpointed, when it was told to stop.
     """
     if "://" not in request.storage:  # workers have folders of their own
         request = dataclasses.replace(request, storage=str(Path(request.storage).resolve()))
-    family = families.family(request.family)
-    spec = request.data.spec
-    ledger = Ledger(family.objective(spec))
+    ledger = Ledger(families.family(request.family).objective(request.data.spec))
     archive = Archive(request)
-    archive.open(fresh)
-    kept = archive.finished()
-    if kept is not None:
-        _tell_kept(kept, request, ledger.objective, watcher)
-        return kept
+    with archive.opened(fresh) as lease:
+        kept = archive.finished()
+        if kept is not None:
+            _tell_kept(kept, request, ledger.objective, watcher)
+            return kept
+        return _learnt(archive, ledger, lease, watcher)
+
+
+def _learnt(archive: Archive, ledger: Ledger, lease: Lease, watcher: Watcher) -> list[Trial]:
+    """The trials of a sweep that goes on from what its archive holds to its end."""
+    request = archive.request
+    family = families.family(request.family)
     archive.restore(ledger)
     if reached := [entry.seconds for entry in ledger.trials.values() if entry.curve]:
         watcher.kept(len(reached), len(ledger.trials), sum(reached))
-    domains = request.search.domains(family.search_space(spec), request.settings)
+    domains = request.search.domains(family.search_space(request.data.spec), request.settings)
     sampler = Sampler(domains, request.settings, configurations.defaults(family.Settings), request.seed)
-    course = Course(request, archive, ledger, scheduler(request.search, sampler, ledger), watcher)
+    course = Course(archive, lease, ledger, scheduler(request.search, sampler, ledger), watcher)
     course.begin()
     if course.left():
-        _run(course)
+        with listening():
+            _run(course)
+    if course.stopping:
+        raise KeyboardInterrupt(course.stopping)
     trials = course.trials()
     if not math.isfinite(trials[0].best) or trials[0].status == "failed":
         raise _nothing_usable(trials, request, ledger.objective)
+    lease.check()
     archive.finish(trials)
     return trials
 
@@ -146,6 +157,7 @@ def _lesson(course: Course, share: Share, package: str) -> Lesson:
         threads=request.resources.cpus,
         storage=request.storage,
         checkpoint_every_s=request.checkpoint_every_s,
+        token=course.lease.token,
         folders=() if share.joined else (str(sessions.import_folder(package).parent),),
     )
 

@@ -2,22 +2,25 @@
 
 <storage>/sweep.json       whose storage it is, and every configuration drawn, in order
 <storage>/<key>/…          checkpoints of one trial
+<storage>/lease.json       who works on it now
 <storage>/finished.json    the trials, once all have ended
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .. import checkpoints, families
 from ..contract import Hyper, Json, Objective
-from ..errors import ParamsError, Unreachable
+from ..errors import ParamsError, TidemillError, Unreachable
 from ..sweep import FINISHED_FILE, PLANNED_FILE, Request, Trial
-from . import configurations
+from . import configurations, lease
+from .lease import Lease
 from .ledger import Ledger
 
 
@@ -27,22 +30,37 @@ class Archive:
 
     request: Request
 
-    def open(self, fresh: bool) -> None:
-        """Make sure that the storage answers and belongs to this request; `fresh` empties it first.
+    @contextlib.contextmanager
+    def opened(self, fresh: bool) -> Iterator[Lease]:
+        """Hold the storage, once it is sure that it answers and belongs to this request; `fresh` empties it first.
 
-        Raises Unreachable, or ParamsError if the storage holds another sweep.
+        Raises Unreachable, Busy if somebody else works on it, or ParamsError if it holds another sweep.
         """
         if self.request.storage.startswith("memory:"):
             raise ParamsError("storage lives in one process alone", where=self.request.storage, fix="use a folder")
+        with contextlib.ExitStack() as stack:
+            with self._answering():
+                mine = stack.enter_context(lease.held(self.request.storage))
+            self._open(fresh)
+            yield mine
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
         try:
+            yield
+        except TidemillError:
+            raise
+        except Exception as error:  # whatever the storage's own client raises
+            raise _unreachable(self.request.storage, error) from error
+
+    def _open(self, fresh: bool) -> None:
+        with self._answering():
             sweep = self._sweep()
             if fresh and sweep:
                 self._empty(sweep)
                 sweep = {}
             if not sweep:
                 self.plan([])
-        except Exception as error:  # whatever the storage's own client raises
-            raise _unreachable(self.request.storage, error) from error
         if sweep and sweep["request"] != self._identity():
             raise ParamsError(
                 "the storage holds another sweep",

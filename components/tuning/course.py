@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
 
 from ..contract import Metrics
-from ..sweep import Request, Trial, Watcher
+from ..errors import NoRoom
+from ..sweep import Trial, Watcher
 from .archive import Archive, ranked
+from .lease import Lease
 from .ledger import Ledger, Segment
 from .schedulers import Scheduler
 from .segments import Told
 
-_interrupts = [0]  # how often this process was interrupted
+_STOP_WITHIN_S = 20.0  # an epoch that takes longer than this is lost when a sweep is stopped
+_interrupts: list[str] = []  # by what this process was interrupted
 
 
-def interrupt() -> None:
-    """End all sweeps of this process: each raises KeyboardInterrupt in its thread. For whoever catches Ctrl-C in
-    the main thread while sweeps run in others."""
-    _interrupts[0] += 1
+def interrupt(by: str = "SIGINT") -> None:
+    """End all sweeps of this process: what is in flight is checkpointed, then each raises KeyboardInterrupt in its
+    thread. For whoever catches Ctrl-C in the main thread while sweeps run in others."""
+    _interrupts.append(by)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """In the main thread, the first Ctrl-C or SIGTERM asks sweeps to stop; another does what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def ask(number: int, _frame: object) -> None:
+        interrupt(signal.Signals(number).name)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in numbers:
+        if before[number] not in (signal.SIG_DFL, signal.SIG_IGN, None):  # somebody wants to hear of it
+            signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        restore()
 
 
 class Course:
     """One sweep. All its methods are called by one thread, the watcher's too."""
 
-    def __init__(
-        self, request: Request, archive: Archive, ledger: Ledger, scheduler: Scheduler, watcher: Watcher
-    ) -> None:
-        self.request, self.ledger = request, ledger
+    def __init__(self, archive: Archive, lease: Lease, ledger: Ledger, scheduler: Scheduler, watcher: Watcher) -> None:
+        self.request, self.lease, self.ledger = archive.request, lease, ledger
         self._archive, self._scheduler, self._watcher = archive, scheduler, watcher
+        self.stopping = ""  # by what
+        self._stopping_since = 0.0
+        self._full: NoRoom | None = None
         self._news: list[tuple[str, int, Sequence[Metrics]]] = []
         self._ended: set[str] = set()
         self._planned = 0
-        self._interrupts = _interrupts[0]
+        self._interrupts = len(_interrupts)
 
     def begin(self) -> None:
         """Tell what is planned, and what an earlier start has learnt already."""
@@ -48,6 +82,8 @@ class Course:
         return self._scheduler.width()
 
     def next(self) -> Segment | None:
+        if self.stopping:
+            return None
         segment = self._scheduler.next()
         self._plan()
         if segment is not None:
@@ -61,6 +97,8 @@ class Course:
         self._note(told.key, known)
         entry.best, entry.best_epoch, entry.error = told.best, told.best_epoch, told.error
         entry.checkpoint = told.checkpoint or entry.checkpoint
+        if told.full:
+            self._full = NoRoom(**told.full)
 
     def over(self, key: str, error: str = "") -> None:
         """The segment of this trial has ended; with an error if its process died before it could tell."""
@@ -73,8 +111,11 @@ class Course:
 
     def pass_on(self) -> None:
         """Tell the watcher what is new."""
-        if _interrupts[0] > self._interrupts:
-            raise KeyboardInterrupt
+        self._heed_interrupts()
+        if self._full:
+            raise self._full
+        if self.lease.lost:
+            self.lease.check()
         news, self._news = self._news, []
         for key, first_epoch, metrics in news:
             self._watcher.learnt(key, first_epoch, metrics)
@@ -87,6 +128,15 @@ class Course:
         self.pass_on()
         status = self._scheduler.ended()
         return ranked([self.ledger.trial(key, status[key]) for key in self.ledger.trials], self.ledger.objective)
+
+    def _heed_interrupts(self) -> None:
+        """Ask the trials to stop; raise KeyboardInterrupt if they take too long, or at a second interrupt."""
+        told = _interrupts[self._interrupts :]
+        if told and not self.stopping:
+            self.stopping, self._stopping_since = told[0], time.monotonic()
+            self.lease.stop()
+        elif self.stopping and (len(told) > 1 or time.monotonic() - self._stopping_since > _STOP_WITHIN_S):
+            raise KeyboardInterrupt(self.stopping)
 
     def _note(self, key: str, known: int) -> None:
         if new := self.ledger.trials[key].curve[known:]:

@@ -11,8 +11,8 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ import torch
 
 from .. import checkpoints, families
 from ..checkpoints import Record
-from ..contract import Data, Epoch, Family, Metrics, Objective, State
-from ..errors import TidemillError
+from ..contract import Data, Epoch, Family, Json, Metrics, Objective, State
+from ..errors import NoRoom, TidemillError
+from . import lease
 from .ledger import Segment
 
 _TELL_EVERY_S = 1.0  # each telling costs a round trip to the driver, in which nothing is learnt
@@ -30,7 +31,8 @@ _TELL_EVERY_S = 1.0  # each telling costs a round trip to the driver, in which n
 
 @dataclass(frozen=True)
 class Lesson:
-    """What all segments of a sweep share. `folders` are put on the import path, for packages of the user's own."""
+    """What all segments of a sweep share. `token` is that of the driver's lease; `folders` are put on the import path,
+    for packages of the user's own."""
 
     family: str
     data: Data
@@ -39,13 +41,15 @@ class Lesson:
     threads: int
     storage: str
     checkpoint_every_s: float
+    token: str
     folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Told:
     """What a segment reports: metrics of epochs first_epoch, first_epoch + 1, …; the best of the weights that the
-    trial carries; where its last checkpoint lies; and why it failed, if it did."""
+    trial carries; where its last checkpoint lies; why it failed, if it did; and what ends the whole sweep: the parts of
+    a NoRoom."""
 
     key: str
     first_epoch: int
@@ -54,6 +58,7 @@ class Told:
     best_epoch: int
     checkpoint: str = ""
     error: str = ""
+    full: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Failed(Exception):
@@ -63,13 +68,16 @@ class _Failed(Exception):
 def learn(lesson: Lesson, segment: Segment, known: int, tell: Callable[[Told], None]) -> None:
     """Learn a segment of a trial of which the driver knows `known` epochs.
 
-    What the family raises is told as the trial's failure. What storage raises is raised: it may pass.
+    What the family raises is told as the trial's failure. A storage that is full is told: trying again would not help.
+    What else storage raises is raised: it may pass.
     """
     trial = _Trial(lesson, segment, known, tell)
     try:
         trial.learn()
     except _Failed as failure:
         trial.tell(error=str(failure))
+    except NoRoom as full:
+        trial.tell(full={"what": full.what, "where": full.where, "why": full.why, "fix": full.fix})
 
 
 class _Trial:
@@ -78,9 +86,10 @@ class _Trial:
     def __init__(self, lesson: Lesson, segment: Segment, known: int, tell: Callable[[Told], None]) -> None:
         self._lesson, self._segment, self._tell = lesson, segment, tell
         self._told = known
-        self._told_at = self._kept_at = time.monotonic()
+        self._told_at = self._kept_at = self._asked_at = time.monotonic()
         self._folder = posixpath.join(lesson.storage, segment.key)
         self._curve: list[Metrics] = []
+        self._ancestry: list[dict[str, Json]] = []  # whose weights these were before, and until which epoch
         self._best, self._best_epoch, self._checkpoint = float("nan"), 0, ""
         self._began, self._seconds = time.monotonic(), 0.0
 
@@ -91,13 +100,15 @@ class _Trial:
         if len(self._curve) < self._segment.until:
             for epoch in self._epochs(family, state):
                 self._take(epoch)
-                if epoch.number == self._segment.until:
+                if epoch.number == self._segment.until or self._stops(epoch):
                     break
         self.tell()
 
-    def tell(self, error: str = "") -> None:
-        metrics = self._curve[self._told :]
-        told = Told(self._segment.key, self._told + 1, metrics, self._best, self._best_epoch, self._checkpoint, error)
+    def tell(self, error: str = "", full: Mapping[str, str] | None = None) -> None:
+        first, metrics = self._told + 1, self._curve[self._told :]
+        told = Told(
+            self._segment.key, first, metrics, self._best, self._best_epoch, self._checkpoint, error, dict(full or {})
+        )
         self._told, self._told_at = len(self._curve), time.monotonic()
         self._tell(told)
 
@@ -109,12 +120,15 @@ class _Trial:
             parent = posixpath.join(self._lesson.storage, segment.parent)
             state, record = checkpoints.read(checkpoints.place_of(parent, segment.start))
             curve: Sequence[Metrics] = segment.curve
+            left = {"trial": segment.parent, "hyper": record["hyper"], "until": segment.start}
+            self._ancestry = [*record["ancestry"], left]
         elif found is None:
             self._told = 0
             return None
         else:
             state, record, self._checkpoint = found.state, found.record, found.place
             curve, self._seconds = record["curve"], record.get("seconds", 0.0)
+            self._ancestry = record["ancestry"]
         # What a dead driver was never told is told now; what is learnt again is told again, and dropped there.
         self._curve, self._told = list(curve), min(self._told, len(curve))
         self._best, self._best_epoch = record["best"], record["best_epoch"]
@@ -153,6 +167,16 @@ class _Trial:
         if not last and now - self._told_at >= _TELL_EVERY_S:
             self.tell()
 
+    def _stops(self, epoch: Epoch) -> bool:
+        """Whether the driver wants no more for now, or another driver has taken over."""
+        if time.monotonic() - self._asked_at < _TELL_EVERY_S:
+            return False
+        self._asked_at = time.monotonic()
+        word = lease.word(self._lesson.storage, self._lesson.token)
+        if word == "stop":
+            self._keep(epoch)
+        return word != "go on"
+
     def _keep(self, epoch: Epoch) -> None:
         record: Record = {
             "best": self._best,
@@ -161,6 +185,7 @@ class _Trial:
             "epoch": epoch.number,
             "hyper": dict(self._segment.hyper),
             "parent": self._segment.parent,
+            "ancestry": self._ancestry,
             # Beside the weights, for people alone: nothing that is learnt or compared depends on the clock.
             "seconds": round(self._seconds + time.monotonic() - self._began, 3),
         }

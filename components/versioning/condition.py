@@ -88,6 +88,11 @@ def put_back(workspace: Workspace, lost: Absent) -> None:
     tracked.cache(workspace, [workspace.root / lost.path])
 
 
+def stored(workspace: Workspace, md5: str) -> Path:
+    """Where the cache holds these bytes, if it does. Raises DataError if DVC cannot open the project."""
+    return _object(_cache(workspace), md5)
+
+
 def _fault(cache: Path, workspace: Workspace, md5: str) -> str:
     if md5.endswith(".dir"):
         return ""  # a folder's list; Tidemill tracks files

@@ -21,8 +21,8 @@ MIN = Objective("loss", "min")
 def written(storage: Path) -> tuple[Archive, Trial]:
     """A finished sweep of one trial."""
     archive = Archive(request(str(storage)))
-    archive.open(fresh=False)
-    archive.plan([{"lr": 0.5}])
+    with archive.opened(fresh=False):
+        archive.plan([{"lr": 0.5}])
     key = Ledger(MIN).add({"lr": 0.5})
     record = {"curve": [{"val/loss": 2.0}], "best": 2.0, "best_epoch": 1}
     place = checkpoints.write(str(storage / key), 1, State({}, {}), record)
@@ -33,8 +33,8 @@ def written(storage: Path) -> tuple[Archive, Trial]:
 
 def test_what_was_finished_is_returned(tmp_path: Path) -> None:
     archive, trial = written(tmp_path / "sweep")
-    archive.open(fresh=False)
-    assert archive.finished() == [trial]
+    with archive.opened(fresh=False):
+        assert archive.finished() == [trial]
 
 
 def test_a_storage_may_be_moved(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_damaged_best_weights_unfinish_a_sweep(tmp_path: Path) -> None:
 def test_fresh_removes_the_sweep_and_nothing_else(tmp_path: Path) -> None:
     archive, trial = written(tmp_path / "sweep")
     (tmp_path / "sweep" / "mine.txt").write_text("mine")
-    archive.open(fresh=True)
-    assert archive.finished() is None
+    with archive.opened(fresh=True):
+        assert archive.finished() is None
     assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["mine.txt", "sweep.json"]
     assert trial.key not in (tmp_path / "sweep" / "sweep.json").read_text()
 
@@ -74,18 +74,20 @@ def test_fresh_removes_the_sweep_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [{"seed": 2}, {"trials": 7}, {"drop": 0.3}, {"cpus": 2}, {"scheduler": "asha"}])
 def test_another_request_is_refused(tmp_path: Path, other: dict[str, object]) -> None:
     written(tmp_path / "sweep")
-    with pytest.raises(ParamsError, match="holds another sweep"):
-        Archive(request(str(tmp_path / "sweep"), **other)).open(fresh=False)  # type: ignore[arg-type]
-    Archive(request(str(tmp_path / "sweep"), **other)).open(fresh=True)  # type: ignore[arg-type]
+    archive = Archive(request(str(tmp_path / "sweep"), **other))  # type: ignore[arg-type]
+    with pytest.raises(ParamsError, match="holds another sweep"), archive.opened(fresh=False):
+        pass
+    with archive.opened(fresh=True):
+        assert archive.finished() is None
 
 
 def test_a_storage_that_cannot_be_used_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for storage in (str(tmp_path / "file" / "below"), "no-such-protocol://bucket/sweep"):
-        with pytest.raises(Unreachable, match="TIDEMILL_STORAGE"):
-            Archive(request(storage)).open(fresh=False)
-    with pytest.raises(ParamsError, match="one process alone"):
-        Archive(request("memory://sweep")).open(fresh=False)
+        with pytest.raises(Unreachable, match="TIDEMILL_STORAGE"), Archive(request(storage)).opened(fresh=False):
+            pass
+    with pytest.raises(ParamsError, match="one process alone"), Archive(request("memory://s")).opened(fresh=False):
+        pass
 
 
 def test_trials_are_ranked_best_first_failed_and_unknown_last() -> None:
@@ -103,5 +105,7 @@ def test_trials_are_ranked_best_first_failed_and_unknown_last() -> None:
 def test_requests_are_compared_by_what_they_ask(tmp_path: Path) -> None:
     one, same = request(str(tmp_path)), request(str(tmp_path))
     assert isinstance(one, Request) and one is not same
-    Archive(one).open(fresh=False)
-    Archive(same).open(fresh=False)
+    with Archive(one).opened(fresh=False):
+        pass
+    with Archive(same).opened(fresh=False):
+        pass

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components import datasets, health, params, receipts, registry, versioning
+from components import datasets, health, holds, params, receipts, registry, versioning
 from components.contract import Data
 from components.health import CHECKS, Diagnosis, disk
 from components.plan import Project
@@ -120,7 +120,7 @@ def test_a_claim_that_names_its_process(project: Project, dvc_tmp: Path) -> None
 
 def test_files_that_lock_nothing_are_well(project: Project, dvc_tmp: Path) -> None:
     (dvc_tmp / "lock").write_text(f" {dead_pid()}\n")  # as every DVC command leaves it
-    with receipts.working(project.workspace, "tides"):
+    with holds.working(project.workspace, "tides"):
         pass
     (one,) = look(project, "locks")
     assert one.status == "ok" and "1 files under .tidemill/locks" in one.finding
@@ -210,7 +210,7 @@ def test_a_champion_that_was_rolled_back_from_does_not_come_back(two: Project, d
 
 def test_a_champion_is_not_touched_while_its_pipeline_is_worked_on(two: Project) -> None:
     (versions.find(two.workspace, "tides/2").model_folder / "weights.safetensors").unlink()
-    with receipts.working(two.workspace, "tides"):
+    with holds.working(two.workspace, "tides"):
         (one,) = look(two, "champions", fix=True)
     assert one.status == "problem" and "is being worked on" in one.meaning and champion(two) == 2
 
@@ -250,7 +250,7 @@ def test_damaged_receipts(project: Project) -> None:
     for text in (whole[:-20], "[]", '{"a": 1}', whole.replace("0.1", "0.2"), swapped, "\x00" * 50):
         file.write_text(text)
         assert "receipts/tides/train.json" in problem(project, "receipts").finding, text
-        with receipts.working(workspace, "tides"):
+        with holds.working(workspace, "tides"):
             assert look(project, "receipts", fix=True)[0].status == "problem" and file.exists()
         repaired(project, "receipts")
         assert not file.exists() and file.with_name("validate.json").exists()

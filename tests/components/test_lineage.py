@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import shutil
 import signal
@@ -31,6 +30,7 @@ from components.tracking import past, sweep_run
 from components.tracking.store import open_store
 from components.workspace import Workspace
 
+from .serial import without_ray
 from .shelf import OBJECTIVE, candidate
 from .test_tracking import origin, tell
 
@@ -67,7 +67,7 @@ def play(project: Project) -> None:
 
 
 def live(root: Path) -> None:
-    """Two trainings and a scored table, in a process of its own: Ray leaves a process other than it found it."""
+    """Two trainings and a scored table."""
     for seed in (1, 2):
         (root / "params.yaml").write_text(PARAMS.format(seed=seed))
         play(open_project(root, FLOW_RUN if seed == 1 else ""))
@@ -85,11 +85,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "TIDEMILL_STORAGE"):
             patch.delenv(name, raising=False)
-        child = multiprocessing.get_context("spawn").Process(target=live, args=(root,))
-        child.start()
-        child.join()
-    assert child.exitcode == 0
-    yield root
+        without_ray(patch)
+        live(root)
+        yield root
 
 
 def walk(node: Node) -> Iterator[Node]:

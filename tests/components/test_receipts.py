@@ -5,13 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from components import receipts
-from components.errors import Busy, TidemillError
+from components.errors import TidemillError
 from components.receipts import Receipt
 from components.workspace import Workspace
 
@@ -100,51 +99,3 @@ def test_a_damaged_receipt_is_named(tmp_path: Path) -> None:
     file.write_text("{")
     with pytest.raises(TidemillError, match="not a receipt"):
         receipts.read(workspace, "digits", "train")
-
-
-def _hold(root: str) -> None:
-    with receipts.working(Workspace(Path(root)), "digits"):
-        (Path(root) / "held").touch()
-        time.sleep(60)
-
-
-def test_one_works_the_other_is_told_who(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    child = multiprocessing.get_context("spawn").Process(target=_hold, args=(str(tmp_path),))
-    child.start()
-    try:
-        while not (tmp_path / "held").exists():
-            time.sleep(0.02)
-        with pytest.raises(Busy, match=f"process {child.pid}"), receipts.working(workspace, "digits"):
-            pass
-        with receipts.working(workspace, "other"):
-            pass
-    finally:
-        child.kill()
-        child.join()
-    with receipts.working(workspace, "digits"):  # the dead hold nothing
-        pass
-
-
-def test_what_was_left_unfinished_is_known(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    assert receipts.unfinished(workspace) == {}
-    child = multiprocessing.get_context("spawn").Process(target=_hold, args=(str(tmp_path),))
-    child.start()
-    while not (tmp_path / "held").exists():
-        time.sleep(0.02)
-    assert receipts.unfinished(workspace) == {}, "somebody works on it"
-    child.kill()
-    child.join()
-    with pytest.raises(KeyboardInterrupt), receipts.working(workspace, "stopped"):
-        raise KeyboardInterrupt
-    with receipts.working(workspace, "done"):
-        pass
-    for _ in range(2):
-        with receipts.holding(workspace, "digits"), receipts.holding(workspace, "done"):
-            pass
-    left = receipts.unfinished(workspace)
-    assert list(left) == ["digits", "stopped"] and f"process {child.pid}" in left["digits"]
-    with receipts.working(workspace, "digits"):
-        pass
-    assert list(receipts.unfinished(workspace)) == ["stopped"]

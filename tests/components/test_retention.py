@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from components import checkpoints, leftovers, params, receipts, registry, retention
+from components import checkpoints, holds, leftovers, params, receipts, registry, retention
 from components.contract import Data, State
 from components.errors import Busy, RegistryError
 from components.params import Gate
@@ -168,7 +168,7 @@ def test_nothing_is_removed_while_a_pipeline_is_worked_on(
 ) -> None:
     place = sweep(str(workspace.state / "sweeps"), f"tides-{'a' * 16}")
     trained(workspace)
-    with receipts.working(workspace, "another"), pytest.raises(Busy):
+    with holds.working(workspace, "another"), pytest.raises(Busy):
         clean(project())
     assert Path(place).is_dir()
     assert clean(project()) == [("checkpoints", place)]

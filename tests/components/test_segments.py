@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from components import checkpoints
 from components.contract import Hyper, Metrics, Objective
-from components.tuning import configurations
+from components.tuning import configurations, lease, segments
 from components.tuning.ledger import Ledger, Segment
 from components.tuning.segments import Lesson, Told, learn
 from tests.families import toy
@@ -23,7 +24,7 @@ class Driver:
     """Hears what segments tell, as a sweep's driver does."""
 
     def __init__(self, storage: str, checkpoint_every_s: float = 0.0, family: str = TOY, **hyper: float | str) -> None:
-        self.lesson = Lesson(family, toy.data(), Objective("loss", "min"), 3, 1, storage, checkpoint_every_s)
+        self.lesson = Lesson(family, toy.data(), Objective("loss", "min"), 3, 1, storage, checkpoint_every_s, "")
         self.hyper: Hyper = {"lr": 0.02, **hyper}
         self.key = configurations.key(self.hyper)
         self.ledger = Ledger(self.lesson.objective)
@@ -31,7 +32,9 @@ class Driver:
         self.told: list[Told] = []
 
     def learn(self, until: int) -> Driver:
-        learn(self.lesson, Segment(self.key, self.hyper, until), self.ledger.reached(self.key), self.hear)
+        with lease.held(self.lesson.storage) as held:
+            lesson = dataclasses.replace(self.lesson, token=held.token)
+            learn(lesson, Segment(self.key, self.hyper, until), self.ledger.reached(self.key), self.hear)
         return self
 
     def hear(self, told: Told) -> None:
@@ -145,11 +148,15 @@ def test_a_child_goes_on_from_its_parent(tmp_path: Path, whole: Driver) -> None:
     found = checkpoints.newest_record(str(tmp_path / "whole" / child.key))
     assert found is not None
     assert found[1]["hyper"] == {"lr": 0.005} and found[1]["parent"] == parent.key
+    assert found[1]["ancestry"] == [{"trial": parent.key, "hyper": parent.hyper, "until": 7}]
     best = min(row["val/loss"] for row in whole.curve())
     assert found[1]["best"] <= best, "best of the weights that it carries"
     again = Driver(whole.lesson.storage, lr=0.01)
     learn(again.lesson, segment, 0, again.hear)
     assert again.told[-1].first_epoch == 1 and len(again.told[-1].metrics) == 9, "now from its own"
+    learn(again.lesson, Segment(child.key, {"lr": 0.005}, 10), 9, again.hear)
+    later = checkpoints.newest_record(str(tmp_path / "whole" / child.key))
+    assert later is not None and later[1]["ancestry"] == found[1]["ancestry"], "kept as it goes on"
 
 
 def test_what_a_family_raises_is_told(tmp_path: Path) -> None:
@@ -191,3 +198,17 @@ def test_a_process_is_set_anew_for_each_segment(tmp_path: Path, whole: Driver) -
     after = Driver(str(tmp_path / "after")).learn(7)
     assert torch.get_num_threads() == 1
     assert equal(after.weights(7), whole.weights(7))
+
+
+@pytest.mark.parametrize(("asked", "checkpointed"), [("stop", True), ("lost", False)])
+def test_it_ends_when_its_driver_stops_or_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, checkpointed: bool
+) -> None:
+    monkeypatch.setattr(segments, "_TELL_EVERY_S", 0.0)
+    driver = Driver(str(tmp_path), checkpoint_every_s=3600)
+    with lease.held(str(tmp_path)) as held:
+        held.stop()
+        lesson = dataclasses.replace(driver.lesson, token=held.token if asked == "stop" else "another")
+        learn(lesson, Segment(driver.key, driver.hyper, 50), 0, driver.hear)
+    assert len(driver.curve()) == 1
+    assert (checkpoints.latest(str(tmp_path / driver.key)) is not None) == checkpointed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ import ray
 
 from components import checkpoints, tuning
 from components.contract import Metrics, State
-from components.errors import ParamsError, TrainingFailed
+from components.errors import Busy, ParamsError, TrainingFailed
 from components.sweep import Trial
 from components.tuning import configurations, course, sessions
 from components.tuning.archive import Archive
@@ -235,8 +236,8 @@ def test_a_value_that_is_never_finite_is_no_result(tmp_path: Path) -> None:
     """Without Ray: all that there was to learn is learnt already."""
     wanted = request(str(tmp_path), trials=1, epochs=2)
     archive = Archive(wanted)
-    archive.open(fresh=False)
-    archive.plan([{"lr": 0.01}])
+    with archive.opened(fresh=False):
+        archive.plan([{"lr": 0.01}])
     key = configurations.key({"lr": 0.01})
     nan = float("nan")
     record = {"curve": [{"val/loss": nan}] * 2, "best": nan, "best_epoch": 0}
@@ -274,7 +275,7 @@ def test_more_cpus_than_there_are_is_an_error_at_once(here: None, tmp_path: Path
         tuning.sweep(request(str(tmp_path), cpus=999), Listener())
 
 
-def test_an_interrupt_ends_sweeps_in_other_threads(here: None, tmp_path: Path) -> None:
+def test_an_interrupt_ends_sweeps_in_other_threads_with_all_in_flight_checkpointed(here: None, tmp_path: Path) -> None:
     raised: list[BaseException] = []
     learnt = threading.Event()
 
@@ -283,18 +284,37 @@ def test_an_interrupt_ends_sweeps_in_other_threads(here: None, tmp_path: Path) -
             super().learnt(key, first_epoch, metrics)
             learnt.set()
 
+    told = Waiting()
+    # No checkpoint by the clock: what there is at the end was written because of the interrupt.
+    wanted = dataclasses.replace(request(str(tmp_path), sleep_s=0.2, epochs=90, first_rung=90), checkpoint_every_s=999)
+
     def run() -> None:
         try:
-            tuning.sweep(request(str(tmp_path), sleep_s=0.2, epochs=90), Waiting())
+            tuning.sweep(wanted, told)
         except KeyboardInterrupt as error:
             raised.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
     assert learnt.wait(60)
-    course.interrupt()
-    thread.join(timeout=20)
-    assert raised and not thread.is_alive()
+    course.interrupt("SIGTERM")
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert [error.args for error in raised] == [("SIGTERM",)]
+    assert told.curves
+    for key, curve in told.curves.items():
+        found = checkpoints.latest(str(tmp_path / key))
+        assert found is not None, "what was in flight is lost"
+        assert found.record["curve"] == curve
+    assert not (tmp_path / "lease.json").exists()
+
+
+def test_a_sweep_is_one_processs_at_a_time(here: None, tmp_path: Path) -> None:
+    with (
+        Archive(request(str(tmp_path))).opened(fresh=False),
+        pytest.raises(Busy, match=r"being worked on[^$]*process \d+ on"),
+    ):
+        tuning.sweep(request(str(tmp_path)), Listener())
 
 
 # ── what is killed ──────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,1 @@
+"""What dies, and that nothing is lost by it."""

@@ -1,0 +1,258 @@
+"""The faults: each starts a pipeline, breaks something at a random moment, and says what came of it in the end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from .world import UNDISTURBED, Run, World
+
+LEASE_S = "3"
+LEARNER = "ray::ImplicitFu"  # as Ray calls the processes of Tune's trials
+
+
+@dataclass(frozen=True)
+class Round:
+    """`losses`: differences from what an undisturbed pipeline leaves. `seconds`: from the fault until all is whole."""
+
+    fault: str
+    number: int
+    losses: tuple[str, ...]
+    seconds: float
+
+
+Injection = Callable[[World, str, random.Random], float]
+
+
+def play(world: World, fault: str, number: int) -> Round:
+    """One round of one fault, at a moment that (fault, number) decides."""
+    draw = random.Random(f"{fault} {number}")
+    name = world.pipeline(f"{fault.replace(' ', '-')}-{number}")
+    at = FAULTS[fault](world, name, draw)
+    seconds = time.monotonic() - at
+    losses = [] if fault == "scorer killed" else world.losses(name)
+    return Round(fault, number, tuple(losses), seconds)
+
+
+# ── processes that are killed ───────────────────────────────────────────────────────────────────────────
+
+
+def flow_killed(world: World, name: str, draw: random.Random) -> float:
+    """The process of `tidemill run`: flow and Ray driver in one."""
+    run = world.start("run", name)
+    run.pause(draw.uniform(0.1, 1.0) * world.seconds)
+    at = time.monotonic()
+    run.process.kill()
+    run.wait()
+    world.do("run", name)
+    return at
+
+
+def trial_killed(world: World, name: str, draw: random.Random) -> float:
+    """A process that learns a trial: the sweep goes on by itself."""
+    run, learning = _learning(world, name, LEARNER)
+    run.pause(draw.uniform(0.0, 2.0))
+    at = time.monotonic()
+    _kill(learning)
+    assert run.wait() == 0, run.text
+    return at
+
+
+def node_killed(world: World, name: str, draw: random.Random) -> float:
+    """The raylet, and with it every process that learns here."""
+    run, _ = _learning(world, name, LEARNER)
+    raylet = run.child("raylet") or run.child(str(_ray_file("raylet")))
+    assert raylet is not None, "there is no raylet"
+    run.pause(draw.uniform(0.0, 2.0))
+    at = time.monotonic()
+    _kill(raylet)
+    run.wait()
+    world.do("run", name)
+    return at
+
+
+def scorer_killed(world: World, name: str, draw: random.Random) -> float:
+    """`tidemill score`, of a folder of files."""
+    output = f"scores-{name}"
+    run = world.start("score", UNDISTURBED, "many", output)
+    while run.alive() and not (world.home.root / output).exists():
+        time.sleep(0.01)
+    run.pause(draw.uniform(0.0, 1.0))
+    at = time.monotonic()
+    run.process.kill()
+    run.wait()
+    world.do("score", UNDISTURBED, "many", output)
+    there = world.hashes(world.home.root / output)
+    assert there == world.scores, "the scores are not those of an undisturbed scoring"
+    world.do("run", name)  # the pipeline itself was not touched
+    return at
+
+
+def prefect_killed(world: World, name: str, draw: random.Random) -> float:
+    """The Prefect server, which `tidemill up` starts again."""
+    return _server_killed(world, name, draw, "prefect")
+
+
+def mlflow_killed(world: World, name: str, draw: random.Random) -> float:
+    """The MLflow server, which `tidemill up` starts again."""
+    return _server_killed(world, name, draw, "mlflow")
+
+
+def _server_killed(world: World, name: str, draw: random.Random, server: str) -> float:
+    run = world.start("run", name)
+    assert run.await_text("validate: "), run.text  # before that, a server that is away is an error at once
+    run.pause(draw.uniform(0.0, 0.7) * world.seconds)
+    at = time.monotonic()
+    found = world.server(server)
+    for process in [*found.children(recursive=True), found]:
+        _kill(process)
+    if run.wait() != 0:  # then the same command goes on
+        world.do("run", name)
+    return at
+
+
+# ── whoever is told to stop, paused, or second ──────────────────────────────────────────────────────────
+
+
+def interrupted(world: World, name: str, draw: random.Random) -> float:
+    return _stopped(world, name, draw, signal.SIGINT, 130)
+
+
+def terminated(world: World, name: str, draw: random.Random) -> float:
+    return _stopped(world, name, draw, signal.SIGTERM, 143)
+
+
+def _stopped(world: World, name: str, draw: random.Random, number: int, code: int) -> float:
+    run = world.start("run", name)
+    assert run.await_text("train: started"), run.text
+    run.pause(draw.uniform(0.0, 0.5) * world.seconds)
+    at = time.monotonic()
+    if run.alive():
+        run.signal(number)
+    ended = run.wait()
+    if ended != 0:  # else it was over before
+        assert ended == code, run.text
+        assert f"stopped; the same command goes on from here: tidemill run {name}" in run.text
+        running = [row for row in world._mlflow(name)["runs"] if row[1] == "RUNNING"]
+        assert not running, f"still RUNNING in MLflow: {running}"
+    world.do("run", name)
+    return at
+
+
+def paused(world: World, name: str, draw: random.Random) -> float:
+    """The owner sleeps past its lease; another takes over; the first wakes and commits nothing."""
+    run = world.start("run", name, TIDEMILL_LEASE_S=LEASE_S)
+    assert run.await_text("validate: started"), run.text
+    run.pause(draw.uniform(0.0, 0.5) * world.seconds)
+    at = time.monotonic()
+    if run.alive():
+        run.signal(signal.SIGSTOP)
+    time.sleep(float(LEASE_S) + 1)
+    world.do("run", name, TIDEMILL_LEASE_S=LEASE_S)
+    if run.alive():
+        before = world.snapshot(name)
+        run.signal(signal.SIGCONT)
+        ended = run.wait()
+        assert ended in (0, 8), run.text
+        if ended == 8:
+            assert "taken over" in run.text or "worked on" in run.text, run.text
+        assert world.snapshot(name) == before, "who was superseded has written something"
+    return at
+
+
+def second_start(world: World, name: str, draw: random.Random) -> float:
+    """Two starts of one run key: one works, the other says who does and stops."""
+    run = world.start("run", name)
+    assert run.await_text("started"), run.text
+    run.pause(draw.uniform(0.0, 0.3) * world.seconds)
+    at = time.monotonic()
+    second = world.start("run", name)
+    ended = second.wait()
+    if ended != 0:  # else the first was over before
+        assert ended == 8, second.text
+        assert f"process {run.process.pid}" in second.text, second.text
+    assert run.wait() == 0, run.text
+    return at
+
+
+# ── a disk that is full ─────────────────────────────────────────────────────────────────────────────────
+
+
+def disk_full(world: World, name: str, draw: random.Random) -> float:
+    """The place for checkpoints fills up at a random one of them."""
+    place = world.home.root / f"small-{name}"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={draw.randint(8, 60) * 4}k", "tmpfs", str(place)], check=True)
+    try:
+        run = world.start("run", name, TIDEMILL_STORAGE=str(place))
+        ended = run.wait()
+        at = time.monotonic()
+        assert ended == 1, run.text
+        assert "there is no room" in run.text and str(place) in run.text and "were to be written" in run.text, run.text
+        assert not list((world.home.root / ".tidemill" / "receipts" / name).glob("train.json"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+        world.do("run", name, TIDEMILL_STORAGE=str(place))
+        target = world.home.root / ".tidemill" / "sweeps"
+        subprocess.run(["cp", "-r", *map(str, place.glob(f"{name}-*")), str(target)], check=True)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    return at
+
+
+def may_mount(folder: Path) -> bool:
+    """Whether this user may make a small disk, as the last fault does."""
+    if os.geteuid() != 0:
+        return False
+    folder.mkdir(exist_ok=True)
+    tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    return tried.returncode == 0 and subprocess.run(["umount", str(folder)]).returncode == 0
+
+
+FAULTS: dict[str, Injection] = {
+    "flow killed": flow_killed,
+    "trial killed": trial_killed,
+    "node killed": node_killed,
+    "scorer killed": scorer_killed,
+    "prefect killed": prefect_killed,
+    "mlflow killed": mlflow_killed,
+    "interrupted": interrupted,
+    "terminated": terminated,
+    "paused": paused,
+    "second start": second_start,
+    "disk full": disk_full,
+}
+
+
+# ── small steps ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _learning(world: World, name: str, what: str) -> tuple[Run, psutil.Process]:
+    """A run whose trials are being learnt, and a process that does it."""
+    run = world.start("run", name)
+    while True:
+        found = run.child(what)
+        if found is not None:
+            return run, found
+        assert run.alive(), f"no {what} was ever there:\n{run.text}"
+        time.sleep(0.02)
+
+
+def _ray_file(name: str) -> Path:
+    import ray
+
+    return next(Path(ray.__file__).parent.rglob(name))
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
