@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psutil
 from .world import UNDISTURBED, Run, World
 
 LEASE_S = "3"
+SOON = 0.2  # in a storm each start is to leave something for the next
 LEARNER = "ray::ImplicitFu"  # as Ray calls the processes of Tune's trials
 
 
@@ -79,6 +81,28 @@ def node_killed(world: World, name: str, draw: random.Random) -> float:
     return at
 
 
+def cluster_node_killed(world: World, name: str, draw: random.Random) -> float:
+    """One of a cluster's two nodes, in the midst of a trial: the other goes on."""
+    from ray.cluster_utils import Cluster
+
+    with _environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64) as keys:
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            node = cluster.add_node(num_cpus=1)
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            run = world.start("run", name, RAY_ADDRESS=cluster.address, **keys)
+            while run.alive() and not any(LEARNER in child.name() for child in _children(raylet)):
+                time.sleep(0.02)
+            run.pause(draw.uniform(0.0, 2.0))
+            at = time.monotonic()
+            for child in [*_children(raylet), raylet]:
+                _kill(child)
+            assert run.wait() == 0, run.text
+        finally:
+            cluster.shutdown()
+    return at
+
+
 def scorer_killed(world: World, name: str, draw: random.Random) -> float:
     """`tidemill score`, of a folder of files."""
     output = f"scores-{name}-{draw.random()}"
@@ -129,12 +153,15 @@ def _server_killed(world: World, name: str, draw: random.Random, server: str) ->
     return at
 
 
-def _under_way(world: World, name: str, draw: random.Random) -> Run:
-    """A run that has begun its work: before, a server that is away is an error at once."""
+def _under_way(world: World, name: str, draw: random.Random, most: float = 0.5) -> Run:
+    """A run that has begun its work: before, a server that is away is an error at once. `most`: the latest moment, as a
+    part of the time that an undisturbed run takes."""
     world.serve()
     run = world.start("run", name)
-    assert run.await_text("validate: "), run.text
-    run.pause(draw.uniform(0.0, 0.5) * world.seconds)
+    if run.await_text("validate: "):
+        run.pause(draw.uniform(0.0, most) * world.seconds)
+    else:
+        assert run.wait() == 0, run.text  # an earlier start has got that far
     return run
 
 
@@ -161,10 +188,8 @@ def _stopped(world: World, name: str, draw: random.Random, number: int, code: in
     return at
 
 
-def _stop(world: World, name: str, draw: random.Random, number: int, code: int) -> float:
-    run = world.start("run", name)
-    assert run.await_text("train: started"), run.text
-    run.pause(draw.uniform(0.0, 0.5) * world.seconds)
+def _stop(world: World, name: str, draw: random.Random, number: int, code: int, most: float = 0.5) -> float:
+    run = _under_way(world, name, draw, most)
     at = time.monotonic()
     run.signal(number)
     ended = run.wait()
@@ -179,7 +204,7 @@ def _stop(world: World, name: str, draw: random.Random, number: int, code: int) 
 def paused(world: World, name: str, draw: random.Random) -> float:
     """The owner sleeps past its lease; another takes over; the first wakes and commits nothing."""
     run = world.start("run", name, TIDEMILL_LEASE_S=LEASE_S)
-    assert run.await_text("validate: started"), run.text
+    run.await_text("train: started")
     run.pause(draw.uniform(0.0, 0.5) * world.seconds)
     at = time.monotonic()
     run.signal(signal.SIGSTOP)
@@ -255,6 +280,7 @@ FAULTS: dict[str, Injection] = {
     "flow killed": flow_killed,
     "trial killed": trial_killed,
     "node killed": node_killed,
+    "cluster node": cluster_node_killed,
     "scorer killed": scorer_killed,
     "prefect killed": prefect_killed,
     "mlflow killed": mlflow_killed,
@@ -279,7 +305,7 @@ def storm(world: World, number: int) -> list[str]:
     name = world.pipeline(f"storm-{number}")
     if may_mount(world.home.root / "mount"):
         _full_disk(world, name, draw)
-    first = _under_way(world, name, draw)
+    first = _under_way(world, name, draw, SOON)
     second = world.start("run", name)
     trial = first.child(LEARNER)
     if trial:
@@ -287,8 +313,8 @@ def storm(world: World, number: int) -> list[str]:
     _denied(second, first)
     first.signal(signal.SIGKILL)
     first.wait()
-    _stop(world, name, draw, *[(signal.SIGINT, 130), (signal.SIGTERM, 143)][number % 2])
-    third = _under_way(world, name, draw)
+    _stop(world, name, draw, *[(signal.SIGINT, 130), (signal.SIGTERM, 143)][number % 2], most=SOON)
+    third = _under_way(world, name, draw, SOON)
     _kill_server(world, ["prefect", "mlflow"][number % 2])
     raylet = third.child("raylet")
     if raylet:
@@ -319,6 +345,27 @@ def _ray_file(name: str) -> Path:
     import ray
 
     return next(Path(ray.__file__).parent.rglob(name))
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[dict[str, str]]:
+    """This process's own environment with these, for what it starts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield values
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _kill(process: psutil.Process) -> None:

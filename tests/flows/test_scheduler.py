@@ -20,8 +20,8 @@ from uuid import uuid4
 import pytest
 
 from components.errors import ParamsError
+from components.holds import working
 from components.plan import Project
-from components.receipts import working
 from components.workspace import Workspace
 from flows import servers
 from flows.project import open_project
