@@ -147,7 +147,7 @@ def _server_killed(world: World, name: str, draw: random.Random, server: str) ->
     at = time.monotonic()
     _kill_server(world, server)
     while run.alive():
-        world.serve()  # `up` gives up a server that dies often, as here
+        world.revive()  # `up` gives up a server that dies often, as here
         run.pause(1.0)
     assert run.wait() == 0, f"it did not wait for the server:\n{run.text}"
     return at

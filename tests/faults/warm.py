@@ -80,6 +80,8 @@ def _end(code: int) -> NoReturn:
     """What the interpreter does at its end, but for what belongs to the parent."""
     import atexit
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # the command has said its last word
+        signal.signal(number, signal.SIG_IGN)
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()

@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from flows.processes import answers
+
 from ..conftest import REPOSITORY, Home, write_customers
 
 UNDISTURBED = "undisturbed"
@@ -164,10 +166,18 @@ class World:
         return Run(words, self.forks, self.forks.start(words, self.home.root, environment, log), log)
 
     def serve(self) -> None:
-        """Have `tidemill up` running; it gives up where its servers die too often."""
+        """Have `tidemill up` running, which gives up where its servers die too often, and its servers answering."""
+        self.revive()
+        deadline = time.monotonic() + 180
+        for port, page in zip(self.ports.values(), ("/api/health", "/health"), strict=True):
+            while answers(f"http://127.0.0.1:{port}{page}", 2.0):
+                assert time.monotonic() < deadline, self.up.text
+                self.revive()
+                time.sleep(0.2)
+
+    def revive(self) -> None:
         if not hasattr(self, "up") or not self.up.alive():
             self.up = self.start("up", **self.ports)
-            assert self.up.await_text("Ctrl-C stops all", 180), self.up.text
 
     def do(self, *words: str, code: int = 0, **more: str) -> Run:
         run = self.start(*words, **more)
