@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .contract import MODEL, Data, Family, Hyper, Json, Metrics, Outcomes, Spec, State
@@ -93,7 +94,10 @@ def load(folder: Path) -> Model:
             why=f"SHA-256 is {digest}, was {described['weights_sha256']}",
             fix="restore the file, or register the model again",
         )
-    tensors = {MODEL + k: v for k, v in load_file(str(folder / WEIGHTS)).items()}
+    try:
+        tensors = {MODEL + k: v for k, v in load_file(str(folder / WEIGHTS)).items()}
+    except SafetensorError as error:
+        raise RegistryError("the weights are no safetensors", where=str(folder / WEIGHTS), why=str(error)) from error
     spec = Spec.from_json(described["spec"])
     family = _family(described["family"])
     net = family.load(spec, described["hyper"], State(tensors, {"model": described["scalars"]}))

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import sys
 import time
 import uuid
@@ -159,7 +160,12 @@ def _lesson(course: Course, share: Share, package: str) -> Lesson:
         checkpoint_every_s=request.checkpoint_every_s,
         token=course.lease.token,
         folders=() if share.joined else (str(sessions.import_folder(package).parent),),
+        environment=_for_storage() if share.joined else {},
     )
+
+
+def _for_storage() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "FSSPEC_"))}
 
 
 def _trainable(lesson: Any) -> Callable[[dict[str, Any]], None]:
