@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run up plan repro check test schema clean
+.PHONY: help setup run up plan repro check test faults schema clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ check: setup  ## ruff, mypy, import contracts
 test: setup  ## every test
 	@tidemill data fetch
 	@OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+faults: setup  ## each fault at 20 random moments, and what was lost (an hour or two)
+	@python -m tests.faults
 
 schema: setup  ## JSON Schema of params.yaml, for editors
 	@tidemill schema

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 Json: TypeAlias = Any  # None, bool, int, float, str, or lists and string-keyed dicts of these
 Hyper: TypeAlias = Mapping[str, Json]  # one configuration: setting name → plain value
 Metrics: TypeAlias = dict[str, float]  # "split/metric" → value
+Codes: TypeAlias = NDArray[np.float32]  # what a net makes of samples: B × D
 Outcomes: TypeAlias = Mapping[str, NDArray[Any]]  # what came of samples or episodes: the first axis of each array
 Learning: TypeAlias = Literal["supervised", "unsupervised", "reinforcement"]
 Task: TypeAlias = Literal["classification", "regression", "anomaly", "control"]
@@ -210,3 +212,10 @@ class Family(Protocol[Net]):
 
     def outputs(self, spec: Spec) -> pa.Schema:
         """The columns that `score` returns."""
+
+    def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
+        """What the net makes of each row before its last layer: codes_BD, finite for finite inputs, row for row.
+
+        D is the net's own, the same for every batch. Rows that the net takes for alike have codes that are near each
+        other, so what is unlike the training rows shows here where it does not in single pixels.
+        """

@@ -4,7 +4,8 @@ TidemillError                    exit code 1
 ├── ParamsError              2   params.yaml or the command line is wrong (all faults at once)
 ├── DataError                3   a dataset is absent, damaged or not what was promised
 │   ├── DatasetChanged       3   its bytes differ from the version that data.dvc names
-│   └── BadInput             3   a table given for scoring does not fit the model
+│   ├── BadInput             3   a table given for scoring does not fit the model
+│   └── Drifted              3   its rows are unlike those that the model was trained on, and params.yaml says block
 ├── ValidationFailed         4   the data broke an expectation; nothing was trained
 ├── TrainingFailed           5   no trial of a sweep ended with a usable result
 ├── RegistryError            6   no champion, or a model whose files are not what was registered
@@ -72,6 +73,10 @@ class DatasetChanged(DataError):
 
 
 class BadInput(DataError):
+    pass
+
+
+class Drifted(DataError):
     pass
 
 

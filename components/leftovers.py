@@ -18,7 +18,15 @@ NAMED_FOR_S, NAMELESS_FOR_S = 3600.0, 86400.0
 # As receipts.replacing, receipts.replacing_folder and the servers' roster name them: .NAME.PID[.THREAD].tmp or .old
 _NAMED = re.compile(r"(?:\..+?|servers)\.(\d+)(?:\.\d+)?\.(?:tmp|old)")
 _WHERE_NAMED = (
-    *(".", "data", "expectations", "results/*", "results/*/*"),
+    *(
+        ".",
+        "data",
+        "expectations",
+        "results/*",
+        "results/*/*",
+        "results/*/partitions/*",
+        "results/*/partitions/*/scores",
+    ),
     *(".tidemill", ".tidemill/hashes", ".tidemill/receipts/*", ".tidemill/validation"),
 )
 # As tempfile names them, where stages and the registry make them.

@@ -1,4 +1,5 @@
-"""A trained model as a folder: weights.safetensors and model.json, nothing pickled.
+"""A trained model as a folder: weights.safetensors, model.json and profile.json, nothing pickled. The profile says what
+the training inputs were like (components/profile.py); models that are older have none.
 
 Written once by the train stage, registered as it is, and loaded again here or, with a copy of this package's
 few modules that it needs, inside any process that has torch, safetensors and pyarrow.
@@ -17,22 +18,23 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .contract import MODEL, Data, Family, Hyper, Json, Metrics, Outcomes, Spec, State
+from .contract import MODEL, Codes, Data, Family, Hyper, Json, Metrics, Outcomes, Spec, State
 from .errors import RegistryError
 
-WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+WEIGHTS, DESCRIPTION, PROFILE = "weights.safetensors", "model.json", "profile.json"
 _ROOT = (__package__ or "").removesuffix("components")  # "", or the package that a copy of this one lies in
 
 
 @dataclass(frozen=True)
 class Model:
-    """A net with the family that knows how to use it."""
+    """A net with the family that knows how to use it. `profile` is what profile.json holds, None without one."""
 
     family: Family[Any]
     spec: Spec
     hyper: Hyper
     net: Any
     weights_sha256: str
+    profile: Json = None
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Output columns for input columns, row for row."""
@@ -40,6 +42,10 @@ class Model:
 
     def outputs(self) -> pa.Schema:
         return self.family.outputs(self.spec)
+
+    def encode(self, batch: pa.RecordBatch) -> Codes:
+        """What the net makes of each row before its last layer, codes_BD."""
+        return self.family.encode(self.net, batch)
 
     def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:
         """What comes of each row (or episode) of the same kind as the model was trained on."""
@@ -67,8 +73,18 @@ def save(folder: Path, family_path: str, spec: Spec, hyper: Hyper, state: State)
         "spec": spec.to_json(),
         "weights_sha256": digest,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _write(folder / DESCRIPTION, description)
     return digest
+
+
+def keep_profile(folder: Path, profile: Json) -> None:
+    """Put a profile into a model's folder; its hash goes into model.json, which registered versions are known by."""
+    _write(folder / PROFILE, profile)
+    _write(folder / DESCRIPTION, describe(folder) | {"profile_sha256": sha256(folder / PROFILE)})
+
+
+def _write(file: Path, value: Json) -> None:
+    file.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def describe(folder: Path) -> dict[str, Json]:
@@ -81,19 +97,16 @@ def describe(folder: Path) -> dict[str, Json]:
 
 
 def load(folder: Path) -> Model:
-    """Load a model folder after checking its weights against the hash they were saved with.
+    """Load a model folder after checking its weights and profile against the hashes they were saved with.
 
-    Raises RegistryError if the weights are not the bytes that were saved.
+    Raises RegistryError if they are not the bytes that were saved.
     """
     described = describe(folder)
-    digest = sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "absent"
-    if digest != described["weights_sha256"]:
-        raise RegistryError(
-            "the weights are not those that were saved",
-            where=str(folder / WEIGHTS),
-            why=f"SHA-256 is {digest}, was {described['weights_sha256']}",
-            fix="restore the file, or register the model again",
-        )
+    profile, digest = None, described["weights_sha256"]
+    _check(folder / WEIGHTS, digest, "the weights are not those that were saved")
+    if "profile_sha256" in described:
+        _check(folder / PROFILE, described["profile_sha256"], "the profile is not the one that was saved")
+        profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
     try:
         tensors = {MODEL + k: v for k, v in load_file(str(folder / WEIGHTS)).items()}
     except SafetensorError as error:
@@ -101,7 +114,14 @@ def load(folder: Path) -> Model:
     spec = Spec.from_json(described["spec"])
     family = _family(described["family"])
     net = family.load(spec, described["hyper"], State(tensors, {"model": described["scalars"]}))
-    return Model(family, spec, described["hyper"], net, digest)
+    return Model(family, spec, described["hyper"], net, digest, profile)
+
+
+def _check(file: Path, wanted: str, what: str) -> None:
+    digest = sha256(file) if file.is_file() else "absent"
+    if digest != wanted:
+        why, fix = f"SHA-256 is {digest}, was {wanted}", "restore the file, or register the model again"
+        raise RegistryError(what, where=str(file), why=why, fix=fix)
 
 
 def _family(path: str) -> Family[Any]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from . import families
+from . import families, partitions
 from .contract import Choice, Domain, Integer, Json, Task, Uniform
 from .errors import ParamsError
 from .faults import fault, faults, shown, suggest, wanted
@@ -100,11 +100,32 @@ class Gate(Block):
     slice_rows: int = Field(20, ge=1, description="A value in fewer test rows than this has no floor.")
 
 
-class Scoring(Block):
-    """What the score stage of a run reads and how."""
+class Drift(Block):
+    """When rows to score count as unlike the training rows, and what happens then."""
 
-    input: str | None = Field(None, description="csv, Parquet, or a folder of them. Default: the dataset's test rows.")
+    limit: float = Field(0.25, gt=0, description="Population stability index that a column may reach.")
+    alpha: float = Field(
+        0.01, gt=0, lt=1, description="Chance of a false alarm in a scoring, whatever the number of columns."
+    )
+    then: Literal["warn", "block", "train", "ignore"] = Field(
+        "warn",
+        description="warn: say so; block: deliver nothing; train: start the pipeline, once; ignore: do not compare.",
+    )
+
+
+class Scoring(Block):
+    """How rows are scored, and what the score stage of a run reads."""
+
+    input: str | None = Field(
+        None,
+        description="csv, Parquet, or a folder of them; with %Y, %m, %d, %H in it the latest of those partitions. "
+        "Default: the dataset's test rows.",
+    )
     batch_rows: int = Field(65536, ge=1)
+    drift: Drift = Drift()
+    quarantine: float = Field(
+        0.1, ge=0, le=1, description="Largest share of rows that may not fit the model; 0: the first ends the scoring."
+    )
 
 
 class Pipeline(Block):
@@ -200,6 +221,8 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield (*at, "dataset"), wanted(pipeline.dataset, params.datasets, "a name under datasets")
         if pipeline.schedule is not None and (reason := _cron_fault(pipeline.schedule)):
             yield (*at, "schedule"), f"got {pipeline.schedule!r}, expected a cron line such as '0 6 * * *' ({reason})"
+        if pipeline.scoring.input and (reason := partitions.fault(pipeline.scoring.input)):
+            yield (*at, "scoring", "input"), f"got {pipeline.scoring.input!r}: {reason}"
         yield from _family_checks(pipeline, at)
 
 

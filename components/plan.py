@@ -7,11 +7,13 @@ so `tidemill plan`, both conductors and DVC agree on what is done.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from . import datasets, families, receipts, versioning
+from . import datasets, families, partitions, receipts, versioning
 from .closure import code_hash
 from .contract import Family, Json, Spec, Task
 from .errors import ParamsError, hidden
@@ -106,7 +108,7 @@ def settled(resolved: Resolved, stage: Stage) -> dict[str, Json]:
             "search": block.search.model_dump(mode="json"),
             "resources": block.resources.model_dump(mode="json"),
             "seed": resolved.project.params.seed,
-            "code": code_hash([*model_code, "components.tuning"]),
+            "code": code_hash([*model_code, "components.profile", "components.tuning"]),
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "safetensors", "torch")},
         }
     if stage == "register":
@@ -131,17 +133,19 @@ def inputs(resolved: Resolved, stage: Stage, before: Mapping[Stage, Receipt]) ->
 
 
 def scoring_input(resolved: Resolved) -> Json:
-    """The identity of what the score stage reads: the dataset's own version, or the hashes of the given files."""
+    """The identity of what the score stage reads: the dataset's own version, or the hashes of the given files,
+    of the latest partition where there are several."""
     given = resolved.block.scoring.input
     if given is None:
         return versioning.data_version(resolved.workspace, resolved.block.dataset).md5
-    place = resolved.workspace.root / given
-    if not place.exists():
-        raise ParamsError(
-            f"got {given!r}, expected a file or folder that exists",
-            where=f"params.yaml pipelines.{resolved.name}.scoring.input",
-        )
-    return receipts.hashes(place)
+    root = resolved.workspace.root
+    place = partitions.latest(root, resolved.name, given)
+    hashes = receipts.hashes(place)
+    if partitions.layout(root, given) is None:
+        return hashes
+    # With the partition's own path: two of the same bytes are two.
+    inside = place if place.is_dir() else place.parent
+    return {Path(os.path.relpath(inside / name, root)).as_posix(): digest for name, digest in hashes.items()}
 
 
 # ── done or not ─────────────────────────────────────────────────────────────────────────────────────────

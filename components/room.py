@@ -18,8 +18,8 @@ def required(place: Path, size: int | None = None) -> Iterator[None]:
     """Turn the error of a full disk into NoRoom. `size`: bytes to be written at `place`, if that is known."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
+    except Exception as error:
+        if not _full(error):
             raise
         raise missing(place, size) from error
 
@@ -33,6 +33,12 @@ def missing(place: Path, size: int | None = None) -> NoRoom:
         why=f"{needed}{_readable(free)} are free",
         fix="make room there (tidemill clean shows what need not stay), then run the same command again: it goes on",
     )
+
+
+def _full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(f"(os error {number})" in str(error) for number in _FULL)  # as libraries in Rust, safetensors, say it
 
 
 def _readable(size: float) -> str:

@@ -13,18 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
-from . import datasets, families, holds, lineage, plan, receipts, versioning
+from . import datasets, families, holds, lineage, plan, receipts, scores, versioning
 from .contract import Data, Json, Metrics, Objective
 from .plan import Project, Resolved, Stage
 from .receipts import Receipt
 from .sweep import Request, Trial, Watchers
 from .work import Work, play
 
+score_table, score_partition, backfilling = scores.score_table, scores.score_partition, scores.backfilling
+
 if TYPE_CHECKING:
-    from .registry.bundle import Shipped
-    from .scoring import Job
     from .tracking import Origin
 
 
@@ -53,7 +51,7 @@ def register(project: Project, name: str) -> Receipt:
 
 def score(project: Project, name: str) -> Receipt:
     """Write the champion's predictions for the pipeline's scoring input."""
-    return play(project, name, "score", _score)
+    return play(project, name, "score", scores.score)
 
 
 PLAY: dict[Stage, Callable[[Project, str], Receipt]] = {
@@ -119,7 +117,7 @@ def _validate(work: Work) -> dict[str, Json]:
 
 
 def _train(work: Work) -> dict[str, Json]:
-    from . import checkpoints, model, plots, tracking, tuning
+    from . import checkpoints, model, plots, profile, tracking, tuning
     from .registry import gate
 
     resolved, project = work.resolved, work.resolved.project
@@ -135,6 +133,7 @@ def _train(work: Work) -> dict[str, Json]:
         family = families.import_path(resolved.block.family)
         weights = model.save(work.folder / "model", family, resolved.spec, best.hyper, state)
         made = model.load(work.folder / "model")
+        model.keep_profile(work.folder / "model", profile.measure(made, request.data.splits["train"]))
         metrics = made.evaluate(dict(request.data.splits), "test")
         figures = metrics | _beside(objective, best, baseline)
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
@@ -172,50 +171,6 @@ def _register(work: Work) -> dict[str, Json]:
     same = ("weights_sha256", "metric", "value", "baseline")  # what another machine's registry would say as well
     receipts.write_json(work.folder / "model.json", {"name": resolved.name} | {k: trained.facts[k] for k in same})
     return facts | {"champion": registry.champion_identity(resolved.workspace, resolved.name)}
-
-
-def _score(work: Work) -> dict[str, Json]:
-    from . import scoring
-
-    resolved, output = work.resolved, work.folder / "scores.parquet"
-    if work.inputs["champion"] is None:
-        resolved.project.say(f"{resolved.name} score: skipped, no version has passed the gate yet")
-        receipts.write_json(work.folder / "skipped.json", {"why": "no version has passed the gate yet"})
-        return {"rows": 0}
-    made, job = _champion(resolved)
-    whose = {"model_version": job.model_version, "run_key": job.run_key}
-    given = resolved.block.scoring.input
-    if given is not None:
-        source = resolved.workspace.root / given
-        scored = scoring.score(made, source, work.folder / "scores" if source.is_dir() else output, job)
-        return {"rows": scored.rows} | whose
-    with tempfile.TemporaryDirectory(dir=resolved.workspace.state) as place:
-        source = Path(place) / "test.parquet"
-        pq.write_table(_data(resolved).splits["test"], source)
-        return {"rows": scoring.score(made, source, output, job).rows} | whose
-
-
-def score_table(
-    project: Project, name: str, source: Path, output: Path, *, ignore_extra: bool = False, row_id: str | None = None
-) -> Json:
-    """Score a table that a person names with the champion; says what stands in `output` now."""
-    from . import scoring
-
-    made, job = _champion(plan.resolve(project, name))
-    job = dataclasses.replace(job, ignore_extra=ignore_extra, id=row_id)
-    scored = scoring.score(made, source, output, job, lambda rows: project.say(f"{name} score: {rows:,} rows"))
-    lineage.record_scoring(project.workspace, name, source, scored.output, scored.receipt)
-    if scored.unchanged:
-        project.say(f"{name} score: unchanged, {output} holds these scores already (key {scored.key[:12]})")
-    return {
-        "pipeline": name,
-        "output": str(output),
-        "rows": scored.rows,
-        "model_version": job.model_version,
-        "run_key": job.run_key,
-        "unchanged": scored.unchanged,
-        "seconds": round(scored.seconds, 3),
-    }
 
 
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────
@@ -299,18 +254,3 @@ def _receipt_so_far(work: Work, facts: dict[str, Json]) -> Iterator[Path]:
         made = Receipt(work.resolved.name, "train", work.key, work.inputs, receipts.hashes(work.folder), facts)
         receipts.write_json(file, dataclasses.asdict(made))
         yield file
-
-
-def _champion(resolved: Resolved) -> tuple[Shipped, Job]:
-    """The champion, and a scoring job in its name. The run key in every row is that of the champion's training."""
-    from . import registry, scoring
-
-    version = registry.champion(resolved.workspace, resolved.name)
-    made = registry.load(resolved.workspace, resolved.name, version.version)
-    job = scoring.Job(
-        str(version.version),
-        version.tags[f"{registry.TAG}run_key"],
-        batch_rows=resolved.block.scoring.batch_rows,
-        known=tuple(resolved.expectations.columns),
-    )
-    return made, job

@@ -22,6 +22,9 @@ secret() {
   done
   echo "# The user that owns the project's folder: the scheduler writes results as this user."
   echo "TIDEMILL_USER=$(id -u):$(id -g)"
+  echo "# Who is told of runs that fail (docs/team.md): a webhook, a mail address, both or none."
+  echo "#TIDEMILL_NOTIFY_WEBHOOK="
+  echo "#TIDEMILL_NOTIFY_EMAIL="
 } > "$file"
 echo "wrote $file" >&2
 if [ "$(id -u)" = 0 ]; then

@@ -13,7 +13,7 @@ import typer
 
 from components.errors import ParamsError, TidemillError
 
-from . import champions, lineage, upkeep
+from . import backfills, champions, lineage, retraining, upkeep
 from .printing import AsJson, show
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 data = typer.Typer(no_args_is_help=True, help="Datasets: fetch them, add your own.")
 app.add_typer(data, name="data")
 champions.add(app)
+backfills.add(app)
 lineage.add(app)
 upkeep.add(app)
 
@@ -44,20 +45,29 @@ def tidemill() -> None:
 @app.command()
 def run(names: Names = None, every: All = False, tag: Tag = None, as_json: AsJson = False) -> None:
     """Run pipelines now; what is unchanged is not run again."""
-    from components import stages
-
     project = _project()
     chosen = _choose(project, names, every, tag)
-    stages.fetch(project, chosen)
-    for name in chosen:
-        stages.settle(project, name)
-    due = {step.stage for step in _steps(project, chosen) if step.action == "run"}
-    if due:
-        _run(project, chosen, training="train" in due)
-    else:
+    if not _play(project, chosen):
         project.say("nothing to do: every stage is unchanged (tidemill plan says why)")
     _print_results(project, chosen, as_json)
     _where_to_look(project)
+
+
+def _play(project: Project, chosen: list[str]) -> set[str]:
+    """Run what is due; which stages that was."""
+    due = _due(project, chosen)
+    if due:
+        _run(project, chosen, training="train" in due)
+    return due
+
+
+def _due(project: Project, chosen: list[str]) -> set[str]:
+    from components import stages
+
+    stages.fetch(project, chosen)
+    for name in chosen:
+        stages.settle(project, name)
+    return {step.stage for step in _steps(project, chosen) if step.action == "run"}
 
 
 @app.command()
@@ -147,7 +157,10 @@ def score(
     project = _project()
     project.params.pipeline(pipeline)
     scored = stages.score_table(project, pipeline, source, output, ignore_extra=ignore_extra, row_id=row_id)
+    batch = scored.pop("input")
     show([scored], as_json)
+    if scored["drifting"] and project.params.pipeline(pipeline).scoring.drift.then == "train":
+        retraining.start_once(project, pipeline, (scored["model_version"], scored["run_key"], batch), _due, _run)
 
 
 @app.command()

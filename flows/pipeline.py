@@ -1,4 +1,6 @@
-"""The flows: validate → train → register → score, and several pipelines at once. Links, nothing else.
+"""The flows: validate → train → register → score, and several pipelines or past partitions at once.
+
+Links, nothing else.
 
 Without their decorators these functions still run: what they call are the stages.
 """
@@ -16,8 +18,10 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from components import holds, results, stages
+from components import holds, partitions, results, stages
+from components.contract import Json
 from components.errors import TidemillError, Unreachable
+from components.partitions import Partition
 from components.plan import Project
 from components.receipts import Receipt
 from components.workspace import Workspace
@@ -106,6 +110,35 @@ def pipelines(names: list[str], root: str = ".") -> None:
             raise
     for future in started:
         future.result()
+
+
+@task(name="score partition", task_run_name="score {name} {partition.name}", **_stage)
+def score_partition(project: Project, name: str, partition: Partition) -> Json:
+    return stages.score_partition(project, name, partition)
+
+
+@flow(name="backfill", flow_run_name="backfill {name} {first} … {last}", persist_result=False)
+def backfill(name: str, first: str, last: str, at_once: int = AT_ONCE, root: str = ".") -> list[Json]:
+    """Score a pipeline's past partitions, several at once. One that fails does not stop the others; the first error
+    is raised at the end. What is scored already, by this champion, is left as it is."""
+    project = replace(open_project(Path(root)), flow_run=flow_run.id or "")
+    layout = partitions.require(project.workspace.root, name, project.params.pipeline(name).scoring.input)
+    there, _ = partitions.present(layout.span(first, last), layout)
+    with (
+        orphans.noted(project.workspace, project.flow_run),
+        stages.backfilling(project, name),
+        ThreadPoolExecutor(at_once) as pool,
+    ):
+        started = [pool.submit(copy_context().run, score_partition, project, name, one) for one in there]
+        try:
+            wait(started)
+        except BaseException:  # what is being written is finished, the rest is left for the same command
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for one, future in zip(there, started, strict=True):
+        if error := future.exception():
+            project.say(f"{name} {one.name}: failed: {str(error).splitlines()[0]}")
+    return [future.result() for future in started]
 
 
 def show(project: Project, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.errors import Busy, ParamsError, Unreachable
+from components.errors import Busy, ParamsError, TidemillError, Unreachable
 from components.workspace import FORCED, Workspace
 
 from .processes import LOOPBACK, Process, answers, free_port, last_lines
@@ -86,6 +87,17 @@ def mlflow(workspace: Workspace, port: int) -> Server:
 def scheduler(workspace: Workspace, prefect_api: str) -> Server:
     env = {**prefect_settings(workspace), "PREFECT_API_URL": prefect_api}
     return Server("scheduler", (sys.executable, "-m", "flows.schedule"), workspace.root, env=env)
+
+
+def arrange_notices(workspace: Workspace, prefect_api: str, log: Path) -> None:
+    """What the scheduler does first, for an `up` that has none. In a process of its own, since Prefect takes seconds
+    to import and keeps its settings. Raises TidemillError."""
+    env = {**os.environ, **prefect_settings(workspace), "PREFECT_API_URL": prefect_api}
+    command = (sys.executable, "-m", "flows.notices")
+    with log.open("ab") as out:
+        done = subprocess.run(command, cwd=workspace.root, env=env, stdout=out, stderr=out, check=False)
+    if done.returncode:
+        raise TidemillError("who is told of failures could not be arranged", where=str(log), why=last_lines(log))
 
 
 def await_ready(process: Process, health: str, stopping: threading.Event | None = None) -> str:

@@ -38,11 +38,11 @@ def deployments(project: Project) -> list[Any]:
 def withdraw(kept: set[str]) -> None:
     """Delete deployments of schedules that params.yaml no longer has: nobody would play their runs."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
-    ours = FlowFilter(name=FlowFilterName(any_=["pipeline"]))
+    from . import arrears
+
     with get_client(sync_client=True) as client:
-        for deployment in client.read_deployments(flow_filter=ours):
+        for deployment in arrears.deployments(client):
             if deployment.name not in kept:
                 client.delete_deployment(deployment.id)
 
@@ -50,15 +50,26 @@ def withdraw(kept: set[str]) -> None:
 def main() -> int:
     from prefect import serve
 
+    from . import arrears, notices, orphans
     from .project import open_project
 
-    made = deployments(open_project())
-    withdraw({deployment.name for deployment in made})
+    notices.arrange()
+    project = open_project()
+    made = deployments(project)
+    names = {deployment.name for deployment in made}
+    withdraw(names)
     if not made:
         screen.say("no pipeline in params.yaml has a schedule; start again after adding one")
         threading.Event().wait()
+    orphans.close(project.workspace)
+    arrears.settle(project)  # before `serve` writes the schedules anew
+    stopping = threading.Event()
+    watching = threading.Thread(target=arrears.watch, args=(names, stopping), name="arrears", daemon=True)
+    watching.start()
     # Pausing on shutdown takes back the runs planned ahead, so none waits, late, for the next start.
     serve(*made, limit=len(made), pause_on_shutdown=True, print_starting_message=False)
+    stopping.set()
+    watching.join()
     return 0
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from components.errors import Unreachable
 from components.workspace import Workspace
 
-from . import programs
+from . import notices, programs
 from .processes import answers
 from .roster import PREFECT, RUN, Entry, Roster
 from .supervision import Supervision, only_one, stop_signals
@@ -67,7 +67,10 @@ def prefect_server(workspace: Workspace, say: Say) -> Iterator[str]:
         api = _join_or_start(workspace, roster, say)
         settings = {**programs.prefect_settings(workspace), "PREFECT_API_URL": api}
         with _revived(workspace, roster, say), _settings(settings):
-            yield api
+            try:
+                yield api
+            finally:
+                _send_logs()
 
 
 def up(workspace: Workspace, params: Params, say: Say, servers: Sequence[programs.Server] | None = None) -> None:
@@ -97,6 +100,7 @@ def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -
     from components.tracking import store
 
     require_addresses()
+    notices.require()
     pages = []
     api = os.environ.get("PREFECT_API_URL", "")
     if not api:
@@ -108,9 +112,13 @@ def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -
     supervision.say(f"starting {' and '.join(page.name for page in pages) or 'the scheduler'} (up to a minute)")
     with store.alone(workspace.state):  # MLflow's server makes the database; a run that starts now waits for it
         supervision.start(pages)
-    if not supervision.stopping.is_set() and _scheduled(params):
-        api = api or Roster(workspace.state).entries()[PREFECT].url
+    if supervision.stopping.is_set():
+        return
+    api = api or Roster(workspace.state).entries()[PREFECT].url
+    if _scheduled(params):
         supervision.start([programs.scheduler(workspace, api)])
+    else:
+        programs.arrange_notices(workspace, api, supervision.roster.log("notices"))
 
 
 def _tell(workspace: Workspace, params: Params, say: Say) -> None:
@@ -118,6 +126,8 @@ def _tell(workspace: Workspace, params: Params, say: Say) -> None:
         say(f"{name:10} {url}")
     for name, line in _scheduled(params).items():
         say(f"{'schedule':10} {name}: {line} (UTC)")
+    for name in notices.told():
+        say(f"{'failures':10} are told by {name}")
     if not _scheduled(params):
         say("no pipeline in params.yaml has a schedule; start again after adding one")
     say(f"{'logs':10} {workspace.state / 'logs'}\nCtrl-C stops all")
@@ -222,6 +232,15 @@ def _settings(values: Mapping[str, str]) -> Iterator[None]:
             else:
                 os.environ[name] = value
         _refresh_prefect()
+
+
+def _send_logs() -> None:
+    """Prefect sends its records in the background. After a run that failed some are left, and once the server has
+    stopped the process would try to send them for more than a minute before it ends."""
+    if "prefect.logging.handlers" in sys.modules:
+        from prefect.logging.handlers import APILogHandler
+
+        APILogHandler().flush()
 
 
 def _refresh_prefect() -> None:

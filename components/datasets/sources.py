@@ -52,10 +52,9 @@ class Source:
         spec = intake.Wanted(Spec("", "regression", tuple(wanted), id=id), ignore_extra=True)
         ids, batches = [], []
         for file in self.files:
-            for found, batch in intake.open_file(file, spec).batches(_BATCH_ROWS):
-                batches.append(batch)
-                if found is not None:
-                    ids.append(found)
+            for piece in intake.open_file(file, spec).batches(_BATCH_ROWS):
+                batches.append(piece.inputs)
+                ids.append(piece.ids)
         table = pa.Table.from_batches(batches)
         if id is None:
             return table

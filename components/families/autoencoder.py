@@ -26,6 +26,7 @@ from torch.nn import functional
 from .. import images, metrics
 from ..contract import (
     Choice,
+    Codes,
     Data,
     Domain,
     Epoch,
@@ -215,6 +216,13 @@ class Autoencoder:
         score_N = _distances(net, _images(net, batch))
         anomalous_N = score_N > net.threshold.item()
         return pa.RecordBatch.from_arrays([pa.array(score_N), pa.array(anomalous_N)], schema=OUTPUTS)
+
+    @torch.inference_mode()
+    def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
+        """The latent code."""
+        where, parts = net.center.device, torch.split(_images(net, batch), SCORING_ROWS)
+        codes: Codes = torch.cat([net.encoder(x_BCHW.to(where)).float().cpu() for x_BCHW in parts]).numpy()
+        return codes
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
         return OUTPUTS

@@ -5,7 +5,8 @@ How it differs: one convolution before each halving and two after the last, sinc
 layer on the last features instead of three; training images are moved, turned, scaled and sheared a little, anew in
 every epoch; the weights served are a running average. Images of any size are halved until 6 to 12 pixels are left.
 
-Legend: B images of a batch, N rows of a split, C channels, H height, W width, K classes.
+Legend: B images of a batch, N rows of a split, C channels, H height, W width, D features
+of an image, K classes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch.nn import functional
 from .. import images, metrics
 from ..contract import (
     Choice,
+    Codes,
     Data,
     Domain,
     Epoch,
@@ -84,9 +86,13 @@ class Net(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(settings.dropout))
         self.last = nn.Linear(last * cells, len(spec.classes))
 
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         x_BCHW = ((x_BCHW - self.mean) / self.deviation).contiguous(memory_format=torch.channels_last)
-        y_BK: torch.Tensor = self.last(self.layers(x_BCHW))
+        x_BD: torch.Tensor = self.layers(x_BCHW)
+        return x_BD
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        y_BK: torch.Tensor = self.last(self.features(x_BCHW))
         return y_BK
 
 
@@ -167,6 +173,14 @@ class Cnn:
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         return classified(_predict(net, images.read(net.spec, batch)), net.spec.classes)
+
+    @torch.inference_mode()
+    def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
+        """The last features, flattened: channel for channel the cells that are left of an image."""
+        where = next(net.parameters()).device
+        parts = torch.split(images.read(net.spec, batch), SCORING_ROWS)
+        codes: Codes = torch.cat([net.features(x_BCHW.to(where).float()).cpu() for x_BCHW in parts]).numpy()
+        return codes
 
     def outputs(self, spec: Spec) -> pa.Schema:
         return class_columns(spec.classes)

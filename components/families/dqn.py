@@ -7,7 +7,7 @@ scaled by the space's bounds; the gradient's norm is clipped beside the Huber lo
 fixed seeds, and the best net so far is what is served. An epoch ends with an episode, so that no environment's state
 is kept.
 
-Legend: B transitions of a batch, N rows, O elements of an observation, A actions.
+Legend: B transitions of a batch, N rows, O elements of an observation, D of a code, A actions.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .. import environments
 from ..contract import (
     MODEL,
     Choice,
+    Codes,
     Column,
     Data,
     Domain,
@@ -92,6 +93,10 @@ class Net(nn.Module):
         self.register_buffer("factor", torch.ones(widths[0]))
         hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
         self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], actions))
+
+    def hidden(self, x_BO: torch.Tensor) -> torch.Tensor:
+        x_BD: torch.Tensor = self.layers[:-1]((x_BO - self.shift) * self.factor)
+        return x_BD
 
     def forward(self, x_BO: torch.Tensor) -> torch.Tensor:
         q_BA: torch.Tensor = self.layers((x_BO - self.shift) * self.factor)
@@ -274,11 +279,23 @@ class Dqn:
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The greedy action for each observation, and its value: the discounted return that it promises."""
-        x_NO = environments.observations(batch, net.column)
-        if not x_NO.isfinite().all():
-            raise BadInput(f"column {net.column.name!r} holds observations that are not finite")
+        x_NO = _observations(net, batch)
         value_N, action_N = net.best(x_NO)
         return pa.record_batch([pa.array(action_N.numpy()), pa.array(value_N.numpy())], schema=OUTPUTS)
 
+    @torch.inference_mode()
+    def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
+        """The last hidden layer; the scaled observations where there is none."""
+        codes: Codes = net.hidden(_observations(net, batch).to(net.shift.device)).cpu().numpy()
+        return codes
+
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
         return OUTPUTS
+
+
+def _observations(net: Net, batch: pa.RecordBatch) -> torch.Tensor:
+    """x_NO. Raises BadInput if an element is not finite."""
+    x_NO = environments.observations(batch, net.column)
+    if not x_NO.isfinite().all():
+        raise BadInput(f"column {net.column.name!r} holds observations that are not finite")
+    return x_NO

@@ -25,6 +25,7 @@ from torch.nn import functional
 from .. import metrics
 from ..contract import (
     Choice,
+    Codes,
     Data,
     Domain,
     Epoch,
@@ -183,6 +184,14 @@ class Mlp:
         if net.spec.classes:
             return classified(predicted, net.spec.classes)
         return pa.record_batch([pa.array(predicted[:, 0].numpy())], schema=self.outputs(net.spec))
+
+    @torch.inference_mode()
+    def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
+        """The last hidden layer; the embedded inputs where there is none."""
+        x_NF, c_NC = _inputs(net, batch)
+        batches = zip(torch.split(x_NF, SCORING_ROWS), torch.split(c_NC, SCORING_ROWS), strict=True)
+        codes: Codes = torch.cat([net.hidden(net.embed(x_BF, c_BC)).float().cpu() for x_BF, c_BC in batches]).numpy()
+        return codes
 
     def outputs(self, spec: Spec) -> pa.Schema:
         return class_columns(spec.classes) if spec.classes else pa.schema([("prediction", pa.float64())])

@@ -12,12 +12,16 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..contract import ROW, SPLIT, Column, Spec
 from ..errors import BadInput
 from . import columns, csvs
+from .pieces import Fault, Piece, Raw, sort_out
+
+__all__ = ["Fault", "Piece", "Table", "Wanted", "files", "listed", "open_file"]
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv",)
 
@@ -27,34 +31,63 @@ class Wanted:
     """What to read of each file: the spec's inputs, and the column that names a row.
 
     `id` None means the spec's own, where a file has it; `row` means none. Columns in `known` may be there and
-    are not read; any other column is a fault unless `ignore_extra`.
+    are not read; any other column is a fault unless `ignore_extra`. `aside`: a row that does not fit is handed on with
+    its reason, instead of ending the reading.
     """
 
     spec: Spec
     id: str | None = None
     known: Sequence[str] = ()
     ignore_extra: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file whose columns fit. `id` is the column that names its rows, if it has one."""
+    """One file whose columns fit. `id` is the column that names its rows, if it has one; `aside` as in Wanted; `rows`
+    is how many a Parquet file says it has, None for a csv."""
 
     file: Path
     columns: tuple[Column, ...]
     id: pa.Field | None
     empty: bool
+    aside: bool = False
+    rows: int | None = None
 
-    def batches(self, rows: int) -> Generator[tuple[pa.Array | None, pa.RecordBatch]]:
-        """(ids, inputs) of at most `rows` rows, in the file's order. Raises BadInput at the first unfit value."""
+    def batches(self, rows: int) -> Generator[Piece]:
+        """At most `rows` rows at a time, in the file's order. Raises BadInput at the first unfit value, unless unfit
+        rows go aside."""
+        for raw in self._read(rows):
+            inputs = self._fit(raw)
+            if inputs is None:
+                yield sort_out(raw, self.columns, self.id.name if self.id else None)
+                continue
+            ids = raw.batch.column(self.id.name) if self.id else pa.array(raw.rows_N)
+            yield Piece(raw.batch.num_rows, raw.rows_N, ids, inputs)
+
+    def _fit(self, raw: Raw) -> pa.RecordBatch | None:
+        """All rows as the model wants them; None if some do not fit and go aside."""
+        if raw.faults:
+            return None
+        first_row = int(raw.rows_N[0]) if len(raw.rows_N) else 0
+        try:
+            fitted = [columns.fit(raw.batch.column(c.name), c, self.file, first_row) for c in self.columns]
+        except BadInput:
+            if not self.aside:
+                raise
+            return None
+        return pa.RecordBatch.from_arrays(fitted, [c.name for c in self.columns])
+
+    def _read(self, rows: int) -> Iterator[Raw]:
+        if not _is_parquet(self.file) and self.aside:
+            yield from csvs.patient(self.file, self.columns, self.id, rows)
+            return
         first_row = 0
-        for batch in self._read(rows):
-            inputs = [columns.fit(batch.column(c.name), c, self.file, first_row) for c in self.columns]
-            ids = batch.column(self.id.name) if self.id else None
-            yield ids, pa.RecordBatch.from_arrays(inputs, [c.name for c in self.columns])
+        for batch in self._batches(rows):
+            yield Raw(batch, np.arange(first_row, first_row + batch.num_rows))
             first_row += batch.num_rows
 
-    def _read(self, rows: int) -> Iterator[pa.RecordBatch]:
+    def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         if not _is_parquet(self.file):
             yield from csvs.batches(self.file, self.columns, self.id, rows)
             return
@@ -92,11 +125,12 @@ def files(source: Path) -> dict[str, Path]:
 
 def open_file(file: Path, wanted: Wanted) -> Table:
     """Check a file's columns. Raises BadInput that names every column that is missing, unfit or too many."""
-    inputs = wanted.spec.columns
+    inputs, rows = wanted.spec.columns, None
     name = wanted.id if wanted.id is not None else wanted.spec.id
     if _is_parquet(file):
         with _parquet(file) as opened:
-            schema, empty = opened.schema_arrow, opened.metadata.num_rows == 0
+            schema, rows = opened.schema_arrow, opened.metadata.num_rows
+        empty = rows == 0
         _check_names(schema.names, wanted, file)
         faults = [f for c in inputs if (f := columns.type_fault(c, schema.field(c.name).type))]
         id_field = schema.field(name) if name in schema.names else None
@@ -108,7 +142,7 @@ def open_file(file: Path, wanted: Wanted) -> Table:
     if faults:
         fix = "give a Parquet file whose columns are as the training data has them"
         raise BadInput("; ".join(faults), where=str(file), fix=fix)
-    return Table(file, inputs, id_field, empty)
+    return Table(file, inputs, id_field, empty, wanted.aside, rows)
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

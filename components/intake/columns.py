@@ -75,21 +75,55 @@ def fit(array: pa.Array, column: Column, file: Path, first_row: int) -> pa.Array
     Raises BadInput that names the first value that does not fit, and its row.
     """
     try:
-        return _cast(array, column)
+        return cast(array, column)
     except pa.ArrowInvalid:
         at = _first_unfit(array, column)
-        raise unfit(file, column, first_row + at, _storage(array)[at].as_py()) from None
+        raise unfit(file, column, first_row + at, plain(array, at)) from None
 
 
 def unfit(file: Path, column: Column, row: int, got: object) -> BadInput:
-    shown = "nothing" if got is None else repr(got)
-    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
     return BadInput(
-        f"column {column.name!r}, row {row}: got {shown}, expected {_expected(column)}",
+        f"column {column.name!r}, row {row}: {reason(column, got)}",
         where=str(file),
         why="rows are counted from 0; it is the first that does not fit",
         fix="correct the value" if column.kind == "tensor" else "correct the value, or leave it empty if it is missing",
     )
+
+
+def reason(column: Column, got: object) -> str:
+    return f"got {shown(got)}, expected {_expected(column)}"
+
+
+def shown(got: object) -> str:
+    text = "nothing" if got is None else repr(got)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def all_unfit(array: pa.Array, column: Column) -> list[int]:
+    """The index of every value that does not fit. Text is looked at once for each different value."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if not is_text(array.type):
+        return _unfit_among(array, column)
+    coded = pc.dictionary_encode(array.cast(pa.string()))
+    bad = pa.array(_unfit_among(coded.dictionary, column), pa.int32())
+    indices: list[int] = pc.indices_nonzero(pc.is_in(coded.indices, bad, skip_nulls=True)).to_pylist()
+    return indices
+
+
+def _unfit_among(array: pa.Array, column: Column) -> list[int]:
+    """By halves: what casts whole holds none."""
+    found, waiting = [], [(0, len(array))]
+    while waiting:
+        low, high = waiting.pop()
+        try:
+            cast(array.slice(low, high - low), column)
+        except pa.ArrowInvalid:
+            if high - low == 1:
+                found.append(low)
+            else:
+                waiting += [((low + high) // 2, high), (low, (low + high) // 2)]
+    return found
 
 
 def _first_unfit(array: pa.Array, column: Column) -> int:
@@ -98,14 +132,20 @@ def _first_unfit(array: pa.Array, column: Column) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            _cast(array.slice(low, middle - low), column)
+            cast(array.slice(low, middle - low), column)
             low = middle
         except pa.ArrowInvalid:
             high = middle
     return low
 
 
-def _cast(array: pa.Array, column: Column) -> pa.Array:
+def plain(array: pa.Array, at: int) -> object:
+    """A value as Python knows it; a tensor as a list."""
+    return _storage(array)[at].as_py()
+
+
+def cast(array: pa.Array, column: Column) -> pa.Array:
+    """The column as the model wants it. Raises pa.ArrowInvalid if a value does not fit."""
     if column.kind == "tensor":
         return _tensors(array, column)
     if pa.types.is_dictionary(array.type):

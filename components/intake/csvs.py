@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
@@ -14,11 +17,13 @@ import pyarrow.csv as pa_csv
 from ..contract import Column
 from ..errors import BadInput
 from . import columns
+from .pieces import Fault, Raw
 
 _BLOCK_BYTES = 4 << 20
 _HEADER_ROWS = 2  # Arrow calls the first row after the header row 2
 _WHOLE = r"^(0|-?[1-9]\d{0,17})$"
 # Dates are read as text: columns.fit knows more spellings of them than Arrow's csv reader.
+Odd: TypeAlias = Callable[[Any], str]  # told of each line with another number of values: "skip" or "error"
 _TYPES = {"number": pa.float64(), "category": pa.string(), "date": pa.string()}
 
 
@@ -39,7 +44,7 @@ def id_type(file: Path, name: str) -> pa.DataType:
     """int64 if every value is a whole number in its plain spelling, else text: no id changes its spelling."""
     whole = True
     try:
-        for block in _blocks(file, {name: pa.string()}):
+        for block in _blocks(file, {name: pa.string()}, odd=lambda _: "skip"):  # whoever reads the rows tells of those
             whole = whole and pc.all(pc.match_substring_regex(block.column(0), _WHOLE), min_count=0).as_py()
     except (pa.ArrowException, OSError) as error:
         raise _fault(file, {name: pa.string()}, (), error) from error
@@ -48,18 +53,72 @@ def id_type(file: Path, name: str) -> pa.DataType:
 
 def batches(file: Path, wanted: Sequence[Column], id_field: pa.Field | None, rows: int) -> Iterator[pa.RecordBatch]:
     """The wanted columns and the id, `rows` rows at a time. Raises BadInput at the first line that does not read."""
-    types = {c.name: _TYPES[c.kind] for c in wanted} | ({id_field.name: id_field.type} if id_field else {})
+    types = _types(wanted, id_field)
     try:
         yield from _even(_blocks(file, types), rows)
     except (pa.ArrowException, OSError) as error:
         raise _fault(file, types, wanted, error) from error
 
 
-def _blocks(file: Path, types: Mapping[str, pa.DataType], threads: bool = True) -> Iterator[pa.RecordBatch]:
+def patient(file: Path, wanted: Sequence[Column], id_field: pa.Field | None, rows: int) -> Iterator[Raw]:
+    """The same, with the lines that do not read as faults. From the first fault on numbers are left as text, for
+    whoever looks at single values. Raises BadInput if the file as a whole does not read."""
+    done, types = 0, _types(wanted, id_field)
+    try:
+        for batch in _even(_blocks(file, types), rows):
+            yield Raw(batch, np.arange(done, done + batch.num_rows))
+            done += batch.num_rows
+        return
+    except pa.ArrowInvalid:
+        pass  # a value or a line: read again, line by line
+    except (pa.ArrowException, OSError) as error:
+        raise _fault(file, types, wanted, error) from error
+    types |= {c.name: pa.string() for c in wanted}
+    try:
+        yield from _numbered(file, types, rows, done)
+    except (pa.ArrowException, OSError) as error:
+        raise _fault(file, types, wanted, error) from error
+
+
+def _numbered(file: Path, types: Mapping[str, pa.DataType], rows: int, done: int) -> Iterator[Raw]:
+    """From row `done` on, before which every line reads."""
+    odd: deque[Fault] = deque()
+
+    def skip(line: Any) -> str:
+        why = f"expected {line.expected_columns} values in the line, got {line.actual_columns}"
+        odd.append(Fault(line.number - _HEADER_ROWS, None, None, None, why, line.text))
+        return "skip"
+
+    seen, at = 0, done
+    for batch in _even(_blocks(file, types, threads=False, odd=skip), rows):
+        seen += batch.num_rows
+        if seen <= done:
+            continue
+        numbers: list[int] = []
+        faults: list[Fault] = []
+        while len(numbers) < batch.num_rows:  # the lines that were skipped lie between the others
+            if odd and odd[0].row == at:
+                faults.append(odd.popleft())
+            else:
+                numbers.append(at)
+            at += 1
+        yield Raw(batch, np.array(numbers, np.int64), faults)
+    if odd:
+        nothing = pa.RecordBatch.from_pylist([], pa.schema(list(types.items())))
+        yield Raw(nothing, np.zeros(0, np.int64), list(odd))
+
+
+def _types(wanted: Sequence[Column], id_field: pa.Field | None) -> dict[str, pa.DataType]:
+    return {c.name: _TYPES[c.kind] for c in wanted} | ({id_field.name: id_field.type} if id_field else {})
+
+
+def _blocks(
+    file: Path, types: Mapping[str, pa.DataType], threads: bool = True, odd: Odd | None = None
+) -> Iterator[pa.RecordBatch]:
     convert = pa_csv.ConvertOptions(
         column_types=types, include_columns=list(types), null_values=columns.MISSING, strings_can_be_null=True
     )
-    parse = pa_csv.ParseOptions(newlines_in_values=True)
+    parse = pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=odd)
     read = pa_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=threads)
     with pa_csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as opened:
         yield from opened

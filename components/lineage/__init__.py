@@ -87,7 +87,8 @@ def record_scoring(workspace: Workspace, pipeline: str, source: Path, output: Pa
         "files": {part["source"]: part["source_sha256"] for part in files.values()},
     }
     outputs = {place(workspace, output / name if inside else output): part["sha256"] for name, part in files.items()}
-    facts = {"rows": told["rows"], "model_version": told["model"]["version"], "run_key": told["run_key"]}
+    facts = {name: told[name] for name in ("rows_in", "rows", "quarantined")}
+    facts |= {"model_version": told["model"]["version"], "run_key": told["run_key"]}
     return record(workspace, Record(pipeline, SCORING, told["key"], inputs, outputs, facts))
 
 

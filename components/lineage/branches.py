@@ -145,7 +145,12 @@ def score_files(work: Record) -> dict[str, str]:
     if work.stage != "score":
         return work.outputs
     place = PurePosixPath("results") / work.pipeline / "score"
-    return {str(place / name): digest for name, digest in work.outputs.items() if name.endswith(".parquet")}
+    scores = {name: digest for name, digest in work.outputs.items() if name.endswith(".parquet")}
+    return {str(place / name): digest for name, digest in scores.items() if not _is_quarantine(PurePosixPath(name))}
+
+
+def _is_quarantine(name: PurePosixPath) -> bool:
+    return name.name.endswith(".quarantine.parquet") or "_quarantine" in name.parts
 
 
 def above_scores(known: Known, work: Record) -> tuple[Node, ...]:

@@ -133,9 +133,10 @@ def _identities(found: Known) -> Iterator[tuple[str, tuple[str, Tree]]]:
 
 def _md5s(found: Known) -> set[str]:
     named = {md5 for _, md5 in branches.named_bytes(found.workspace)}
-    read = {work.inputs.get(name) for work in found.records for name in ("data", "input")}
+    given = (work.inputs.get(name) for work in found.records for name in ("data", "input"))
+    read = {md5 for md5 in given if isinstance(md5, str)}  # files by their hashes are no dataset
     trained = {training.data_md5 for training in found.trainings}
-    return {md5 for md5 in named | read | trained if isinstance(md5, str) and md5}
+    return {md5 for md5 in named | read | trained if md5}
 
 
 def _key(found: Known, key: str) -> Node:

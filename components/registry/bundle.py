@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from .. import errors
 from ..closure import closure, outside, statements
-from ..contract import Metrics, Outcomes, Spec
+from ..contract import Codes, Metrics, Outcomes, Spec
 from ..errors import TidemillError
 from ..model import Model
 
@@ -96,12 +96,13 @@ def _import(node: ast.Import | ast.ImportFrom, own: set[str]) -> str:
 class Shipped(Model):
     """A registered model as the rest of the project knows models; `own` is the one of its own code, which works."""
 
-    own: Any
+    own: Any = field(kw_only=True)
 
     @classmethod
     def of(cls, own: Any) -> Shipped:
         spec = Spec.from_json(own.spec.to_json())
-        return cls(own.family, spec, own.hyper, own.net, own.weights_sha256, own)
+        profile = getattr(own, "profile", None)  # the code of older versions knows of none
+        return cls(own.family, spec, own.hyper, own.net, own.weights_sha256, profile, own=own)
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         with our_errors(), torch.inference_mode():
@@ -110,6 +111,11 @@ class Shipped(Model):
     def outputs(self) -> pa.Schema:
         with our_errors():
             return self.own.outputs()
+
+    def encode(self, batch: pa.RecordBatch) -> Codes:
+        with our_errors():
+            codes: Codes = self.own.encode(batch)
+            return codes
 
     def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:
         with our_errors():

@@ -1,38 +1,39 @@
 """Batch scoring: rows in, predictions out, in constant memory and committed once.
 
 A file becomes one Parquet file; a folder becomes a folder with one for each of its files. The output's columns:
-the row's own id (or its number, `row`, from 0 in each file), the model's outputs, `model_version`, `run_key`.
+the row's own id (or its number, `row`, from 0 in each file), the model's outputs, `model_version`, `run_key`. Rows
+that do not fit the model go to a quarantine file, and those that do are compared with what it was trained on.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
+import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from .. import intake, receipts
-from ..contract import ROW, Json, Spec
-from ..errors import BadInput, ParamsError, TidemillError
-from ..intake import Table
-from . import delivery
-from .delivery import Delivery, Part
+from .. import intake, profile, receipts
+from ..contract import ROW, Codes, Json, Spec
+from ..errors import BadInput, Drifted, ParamsError, TidemillError
+from ..intake import Piece, Table
+from ..profile import Counts, Tally
+from . import delivery, drift, quarantine
+from .delivery import Delivery, Made, Part
+from .overlap import ahead
 
-FORMAT = 1  # of the output; part of every key
+FORMAT = 2  # of the output; part of every key
 VERSION, RUN_KEY = "model_version", "run_key"
 _LABEL = pa.dictionary(pa.int8(), pa.string())
 Say = Callable[[int], None]  # told how many rows are done
-Item = TypeVar("Item")
 
 
 class Scorer(Protocol):
@@ -42,8 +43,11 @@ class Scorer(Protocol):
     def spec(self) -> Spec: ...
     @property
     def weights_sha256(self) -> str: ...
+    @property
+    def profile(self) -> Json: ...
     def outputs(self) -> pa.Schema: ...
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch: ...
+    def encode(self, batch: pa.RecordBatch) -> Codes: ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Job:
 
     `id` names the column that names a row: by default the spec's own, if the input has it; `row` numbers the
     rows instead. Columns in `known` may be in the input, unread; `ignore_extra` lets any others be there too.
+    `quarantine` is the largest share of the rows that may not fit: with 0 the first ends the scoring. `drift` None
+    compares nothing; `blocked` is where the comparison goes that forbids the delivery, by default beside the output.
     """
 
     model_version: str
@@ -60,11 +66,16 @@ class Job:
     id: str | None = None
     ignore_extra: bool = False
     known: tuple[str, ...] = ()
+    quarantine: float = 0.0
+    drift: drift.Terms | None = None
+    blocked: Path | None = None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What stands in `output` now. `kept` of its `files` stood there already; `unchanged`: all of it did."""
+    """What stands in `output` now. `kept` of its `files` stood there already; `unchanged`: all of it did. Of `rows_in`
+    rows `rows` were scored, the others are in `quarantine`. `drift` is the comparison with the training rows, as it
+    stands in `drift_file`; None without one. `input` is the hash of all that was read."""
 
     output: Path
     receipt: Path
@@ -74,19 +85,26 @@ class Scored:
     kept: int
     unchanged: bool
     seconds: float = field(compare=False)
+    rows_in: int
+    quarantined: int
+    quarantine: Path | None
+    drift: Json
+    drift_file: Path
+    input: str
 
 
 def score(model: Scorer, source: Path, output: Path, job: Job, say: Say = lambda _: None) -> Scored:
-    """Score a csv or Parquet file, or a folder of them, and commit the result file by file, the receipt last.
+    """Score a csv or Parquet file, or a folder of them, and deliver the result, the receipt last.
 
-    A file that stands there for the same key, whole, is kept. Raises BadInput if the input does not fit the
-    model, ParamsError if the output cannot be there, Busy if somebody else is writing it.
+    A file that is there for the same key, whole, is kept. Raises BadInput if the input does not fit the model,
+    Drifted if it is unlike the training rows and that is to block, ParamsError if the output cannot be there, Busy if
+    somebody else is writing it. What stood in its place stands until all of the new is whole.
     """
     started = time.monotonic()
     source, output = source.resolve(), output.resolve()
     sources = intake.files(source)
     _check_place(source, output)
-    wanted = intake.Wanted(model.spec, job.id, job.known, job.ignore_extra)
+    wanted = intake.Wanted(model.spec, job.id, job.known, job.ignore_extra, aside=job.quarantine > 0)
     tables = {name: intake.open_file(file, wanted) for name, file in sources.items()}
     if all(table.empty for table in tables.values()):
         raise BadInput("a table without rows", where=str(source), fix="give a table with rows")
@@ -94,11 +112,50 @@ def score(model: Scorer, source: Path, output: Path, job: Job, say: Say = lambda
     with delivery.opened(output, source.is_dir()) as delivered:
         run = _Run(model, job, delivered, say)
         parts = {names[name]: run.part(name, names[name], table) for name, table in tables.items()}
+        quarantine.check(delivered, parts, job.quarantine, source)
         key = receipts.key({name: part.key for name, part in parts.items()})
+        made = [part.made for part in parts.values()]
         facts = _settings(model, job) | {"key": key, "rows": run.rows}
-        unchanged = delivered.close(parts, facts)
-    seconds = time.monotonic() - started
-    return Scored(output, delivered.receipt, key, run.rows, len(parts), run.kept, unchanged, seconds)
+        facts |= {"rows_in": sum(m.rows_in for m in made), "quarantined": sum(m.quarantined for m in made)}
+        found = _compared(model, job, delivered, [m.counts for m in made], facts)
+        unchanged = delivered.close(parts, facts, {"drift.json": found, "blocked.json": None})
+    return Scored(
+        output,
+        delivered.receipt,
+        key,
+        run.rows,
+        len(parts),
+        run.kept,
+        unchanged,
+        time.monotonic() - started,
+        facts["rows_in"],
+        facts["quarantined"],
+        delivered.beside("quarantine.parquet" if source.is_file() else "quarantine") if facts["quarantined"] else None,
+        found,
+        delivered.beside("drift.json"),
+        receipts.key({part.source: part.source_sha256 for part in parts.values()}),
+    )
+
+
+def _compared(
+    model: Scorer, job: Job, delivered: Delivery, counts: list[Counts], facts: Mapping[str, Json]
+) -> dict[str, Json] | None:
+    """The rows beside the training rows. Raises Drifted, with nothing delivered, if they must not be so unlike."""
+    if job.drift is None or model.profile is None:
+        return None
+    about = {name: facts[name] for name in ("key", "model", "rows_in", "rows", "quarantined")}
+    found = drift.compare(model.profile, profile.add(iter(counts)), job.drift) | about
+    if found["drifting"] and job.drift.block:
+        place = job.blocked or delivered.beside("blocked.json")
+        receipts.write_json(place, found)
+        delivered.discard()
+        raise Drifted(
+            f"the rows are unlike those that version {job.model_version} was trained on: {drift.said(found)}",
+            where=str(delivered.output),
+            why=f"scoring.drift in params.yaml says block, so nothing is delivered; {place} says more",
+            fix="look at the input, train on newer rows, or set scoring: {drift: {then: warn}}",
+        )
+    return found
 
 
 def _check_place(source: Path, output: Path) -> None:
@@ -127,8 +184,10 @@ def _settings(model: Scorer, job: Job) -> dict[str, Json]:
     return {
         "format": FORMAT,
         "model": {"version": job.model_version, "weights_sha256": model.weights_sha256},
+        "profile": receipts.key(model.profile) if model.profile and job.drift else None,
         "run_key": job.run_key,
         "batch_rows": job.batch_rows,
+        "aside": job.quarantine > 0,
         "versions": {"pyarrow": pa.__version__, "torch": torch.__version__},
     }
 
@@ -145,13 +204,13 @@ class _Run:
         """Score one file, unless its output stands there, whole, for the same key."""
         with ThreadPoolExecutor(1) as pool:
             hashing = pool.submit(_sha256, table.file)
-            stands = self._delivered.path(name).exists()  # then the key is needed first, else while scoring
+            stands = self._delivered.may_stand(name)  # then the key is needed first, else while scoring
             part = self._delivered.standing(name, source, *self._made_from(table, hashing)) if stands else None
             if part is None:
                 part = self._make(source, name, table, hashing)
             else:
                 self.kept += 1
-        self.rows += part.rows
+        self.rows += part.made.rows
         self._say(self.rows)
         return part
 
@@ -162,28 +221,37 @@ class _Run:
 
     def _make(self, source: str, name: str, table: Table, hashing: Future[str]) -> Part:
         before = table.file.stat()
-        with self._delivered.replacing(name) as temporary:
-            rows = self._write(temporary, table, hashing)
-            after = table.file.stat()
-            if (before.st_ino, before.st_size, before.st_mtime_ns) != (after.st_ino, after.st_size, after.st_mtime_ns):
-                raise BadInput(
-                    "changed while it was read", where=str(table.file), fix="score it again once it is whole"
-                )
-            sha256 = receipts.sha256(temporary)
+        with ExitStack() as stack:
+            temporary = stack.enter_context(self._delivered.waiting(self._delivered.path(name)))
+            aside = stack.enter_context(quarantine.opened(self._delivered, name))  # in place before the scores are
+            made = self._write(temporary, table, aside, hashing)
+            _check_unchanged(table.file, before)
+            sha256, aside_sha256 = receipts.sha256(temporary), aside.close(self._made_from(table, hashing)[1])
         source_sha256, key = self._made_from(table, hashing)
-        return Part(source, source_sha256, key, sha256, rows)
+        return Part(source, source_sha256, key, sha256, made, aside_sha256)
 
-    def _write(self, file: Path, table: Table, hashing: Future[str]) -> int:
-        rows, schema = 0, _schema(self._model, table)
+    def _write(self, file: Path, table: Table, aside: quarantine.Aside, hashing: Future[str]) -> Made:
+        rows_in, rows, schema = 0, 0, _schema(self._model, table)
         labels = [f.name for f in schema if not pa.types.is_floating(f.type) and f.name != ROW]
+        compares = self._job.drift is not None and self._model.profile is not None
+        tally = Tally(self._model, self._model.profile) if compares else None
         with pq.ParquetWriter(file, schema, use_dictionary=labels) as writer:
-            with closing(_ahead(_scored(self._model, self._job, table, schema))) as batches:
-                for batch in batches:
+            with closing(ahead(_scored(self._model, self._job, table, schema, tally))) as pieces:
+                for piece, batch in pieces:
                     writer.write_batch(batch)
-                    rows += batch.num_rows
+                    aside.add(piece.faults)
+                    rows_in, rows = rows_in + piece.read, rows + batch.num_rows
                     self._say(self.rows + rows)
-            writer.add_key_value_metadata({delivery.KEY: self._made_from(table, hashing)[1]})
-        return rows
+            made = Made(rows_in, rows, aside.rows, tally.counts() if tally else {})
+            quarantine.add_up(made, table)
+            writer.add_key_value_metadata(delivery.footer(self._made_from(table, hashing)[1], made))
+        return made
+
+
+def _check_unchanged(file: Path, before: os.stat_result) -> None:
+    after = file.stat()
+    if (before.st_ino, before.st_size, before.st_mtime_ns) != (after.st_ino, after.st_size, after.st_mtime_ns):
+        raise BadInput("changed while it was read", where=str(file), fix="score it again once it is whole")
 
 
 def _sha256(file: Path) -> str:
@@ -208,12 +276,14 @@ def _schema(model: Scorer, table: Table) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _scored(model: Scorer, job: Job, table: Table, schema: pa.Schema) -> Generator[pa.RecordBatch]:
-    first, outputs = 0, model.outputs()
-    with closing(_ahead(table.batches(job.batch_rows))) as batches:
-        for ids, inputs in batches:
-            rows = inputs.num_rows
-            made = model.score(inputs)
+def _scored(
+    model: Scorer, job: Job, table: Table, schema: pa.Schema, tally: Tally | None
+) -> Generator[tuple[Piece, pa.RecordBatch]]:
+    outputs = model.outputs()
+    with closing(ahead(table.batches(job.batch_rows))) as pieces:
+        for read in pieces:
+            piece, made = quarantine.scored(model.score, read, outputs, job.quarantine > 0)
+            rows = piece.inputs.num_rows
             if made.num_rows != rows or not made.schema.equals(outputs):
                 raise TidemillError(
                     "the model does not return what it promises",
@@ -221,49 +291,11 @@ def _scored(model: Scorer, job: Job, table: Table, schema: pa.Schema) -> Generat
                     why=f"{made.num_rows} rows of {made.schema.names} for {rows}, promised {outputs.names}",
                     fix="mend `score` or `outputs` of its family",
                 )
-            own = ids if ids is not None else pa.array(np.arange(first, first + rows))
-            columns = [own, *made.columns, _label(job.model_version, rows), _label(job.run_key, rows)]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
-            first += rows
+            if tally:
+                tally.add(piece.inputs)
+            columns = [piece.ids, *made.columns, _label(job.model_version, rows), _label(job.run_key, rows)]
+            yield piece, pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _label(value: str, rows: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), [value])
-
-
-# ── overlap ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _ahead(items: Generator[Item], most: int = 2) -> Generator[Item]:
-    """The same items, made by a thread that is at most `most` items ahead. Close it, or it waits for ever."""
-    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(most)
-    stopped = threading.Event()
-
-    def make() -> None:
-        try:
-            for item in items:
-                made.put((item, None))
-                if stopped.is_set():
-                    return
-            made.put((None, None))
-        except BaseException as error:  # raised again where the items are used
-            made.put((None, error))
-        finally:
-            items.close()
-
-    thread = threading.Thread(target=make, name="scoring", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = made.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-    finally:
-        stopped.set()
-        while thread.is_alive():  # it may wait for room
-            while not made.empty():
-                made.get_nowait()
-            thread.join(0.01)

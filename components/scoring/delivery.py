@@ -1,7 +1,9 @@
 """What scoring delivers: whole Parquet files, each carrying its own key, and a receipt that is written last.
 
 The files are their own record: every footer holds the key of what made the file, so that after a death the next
-run keeps what is whole, with nothing to remember beside it. The receipt adds the hashes, and says "complete".
+run keeps what is whole, with nothing to remember beside it. A file that is whole waits under a hidden name until all
+are, and the input as a whole may be delivered: until then what stood there stands. The receipt adds the hashes, and
+says "complete".
 """
 
 from __future__ import annotations
@@ -12,19 +14,31 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .. import receipts
+from .. import receipts, room
 from ..contract import Json
 from ..errors import BadInput, Busy, ParamsError, TidemillError
 from ..intake import PARQUET
+from ..profile import Counts
 
-KEY = "tidemill.key"  # in a Parquet footer
-_TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # as receipts.replacing names them
+KEY, MADE = "tidemill.key", "tidemill.made"  # in a Parquet footer
+QUARANTINE = "quarantine"
+_TEMPORARY = re.compile(r"\.(.+?)\.\d+\.\d+\.tmp")  # as receipts.replacing names them
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of the rows of a file, as its footer says: read, scored or quarantined, and their bins, if counted."""
+
+    rows_in: int
+    rows: int
+    quarantined: int
+    counts: Counts
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,15 @@ class Part:
     source_sha256: str
     key: str
     sha256: str
-    rows: int
+    made: Made = field(repr=False)
+    quarantine_sha256: str | None = None
+
+    def to_json(self) -> Json:
+        """Without the bins: they are in the footer."""
+        own: dict[str, Json] = {"source": self.source, "source_sha256": self.source_sha256}
+        own |= {"key": self.key, "sha256": self.sha256}
+        own |= {"rows": self.made.rows, "quarantined": self.made.quarantined}
+        return own | ({"quarantine_sha256": self.quarantine_sha256} if self.quarantine_sha256 else {})
 
 
 class Delivery:
@@ -43,13 +65,24 @@ class Delivery:
 
     def __init__(self, output: Path, folder: bool) -> None:
         self.output, self.folder = output, folder
-        beside = output.with_name(f"{output.name}.receipt.json")
-        # The underscore because readers of a folder of Parquet files pass over such names.
-        self.receipt = output / "_receipt.json" if folder else beside
+        self.receipt = self.beside("receipt.json")
         self._told = self._read()
+
+    def beside(self, name: str) -> Path:
+        """A file about the whole output. The underscore because readers of a folder of Parquet files pass over such
+        names."""
+        return self.output / f"_{name}" if self.folder else self.output.with_name(f"{self.output.name}.{name}")
 
     def path(self, name: str) -> Path:
         return self.output / name if self.folder else self.output
+
+    def quarantine(self, name: str) -> Path:
+        """Where the rows lie that could not be scored, of which a file may have none."""
+        return self.output / f"_{QUARANTINE}" / name if self.folder else self.beside(f"{QUARANTINE}.parquet")
+
+    def standing_quarantine(self, name: str) -> Path:
+        """The same, or where it waits."""
+        return next(file for file in _places(self.quarantine(name)) if file.exists())
 
     def names(self) -> list[str]:
         """Files that readers would take for output."""
@@ -58,40 +91,77 @@ class Delivery:
         below = (p.relative_to(self.output) for p in self.output.rglob("*") if p.is_file())
         return sorted(name.as_posix() for name in below if not any(part[0] in "._" for part in name.parts))
 
+    def may_stand(self, name: str) -> bool:
+        return any(file.exists() for file in _places(self.path(name)))
+
     def standing(self, name: str, source: str, source_sha256: str, key: str) -> Part | None:
-        """The file of that name if it is there for that key, whole."""
-        file = self.path(name)
-        if footer_key(file) != key:
+        """The file of that name if it is there for that key, whole, delivered or waiting; with its quarantine."""
+        file = next((file for file in _places(self.path(name)) if footer_key(file) == key), None)
+        if file is None:
             return None
+        made, put_aside = _made(file), None
+        if made.quarantined:
+            aside = next((f for f in _places(self.quarantine(name)) if footer_key(f) == key), None)
+            if aside is None or pq.read_metadata(aside).num_rows != made.quarantined:
+                return None
+            put_aside = receipts.sha256(aside)
+        part = Part(source, source_sha256, key, receipts.sha256(file), made, put_aside)
         told = self._told.get("files", {}).get(name)
-        part = Part(source, source_sha256, key, receipts.sha256(file), pq.read_metadata(file).num_rows)
-        if told and told["key"] == key and told["sha256"] != part.sha256:
+        if told and told["key"] == key and file == self.path(name) and told != part.to_json():
             file.unlink()  # altered since: must not pass for whole once the receipt is gone
             return None
         return part
 
     @contextlib.contextmanager
-    def replacing(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path whose file takes the place of `name`; the receipt is withdrawn just before."""
-        with receipts.replacing(self.path(name)) as temporary:
+    def waiting(self, place: Path) -> Iterator[Path]:
+        """Yield a temporary path whose file then waits for its place."""
+        with receipts.replacing(_waiting(place)) as temporary:
             yield temporary
-            self.receipt.unlink(missing_ok=True)
 
-    def close(self, parts: Mapping[str, Part], facts: Mapping[str, Json]) -> bool:
-        """Drop files of earlier runs that are no part of this one and write the receipt.
+    def discard(self) -> None:
+        """Remove what waits: it will not be delivered."""
+        for file in self._hidden():
+            file.unlink()
+
+    def close(self, parts: Mapping[str, Part], facts: Mapping[str, Json], beside: Mapping[str, Json]) -> bool:
+        """Deliver what waits, drop files of earlier runs that are no part of this one, write the files that lie beside
+        (name → JSON, None for one that must not be there), and the receipt.
 
         Returns whether everything, the receipt included, stood already.
         """
-        told = {**facts, "files": {name: asdict(part) for name, part in parts.items()}}
-        left = set(self.names()) - set(parts)
-        if not left and self._read() == told:
+        told = {**facts, "files": {name: part.to_json() for name, part in parts.items()}}
+        # The quarantine first: scores never stand without the rows that they lack.
+        wanted = {self.quarantine(name): part.key for name, part in parts.items() if part.made.quarantined}
+        wanted |= {self.path(name): part.key for name, part in parts.items()}
+        files = {self.beside(name): value for name, value in beside.items()}
+        stale = [file for file, value in files.items() if not _says(file, value)]
+        left = [file for file in self._delivered() if file not in wanted]
+        waits = self._hidden()
+        if not left and not stale and not waits and self._read() == told:
             return True
-        if left:
-            self.receipt.unlink(missing_ok=True)
-        for name in left:
-            self.path(name).unlink()
+        self.receipt.unlink(missing_ok=True)
+        for place, key in wanted.items():
+            if footer_key(_waiting(place)) == key:  # what a run that died has left may be of another
+                _waiting(place).replace(place)
+        for file in (*left, *self._hidden()):
+            file.unlink()
+        for file in stale:
+            file.unlink(missing_ok=True) if files[file] is None else receipts.write_json(file, files[file])
         receipts.write_json(self.receipt, told)
         return False
+
+    def _delivered(self) -> list[Path]:
+        """Every file of scores or of quarantined rows that stands here."""
+        scores = [self.path(name) for name in self.names()]
+        if not self.folder:
+            return scores + [file for file in [self.quarantine("")] if file.exists()]
+        return scores + [p for p in (self.output / f"_{QUARANTINE}").rglob("*.parquet") if p.name[0] != "."]
+
+    def _hidden(self) -> list[Path]:
+        if not self.folder:
+            both = (_waiting(self.output), _waiting(self.quarantine("")))
+            return [file for file in both if file.exists()]
+        return list(self.output.rglob(f".*{_WAITS}"))
 
     def _read(self) -> dict[str, Json]:
         """The receipt; empty if there is none, or something else in its place."""
@@ -100,6 +170,27 @@ class Delivery:
             return told if isinstance(told["files"], dict) else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
+
+
+_WAITS = ".whole"
+
+
+def _waiting(place: Path) -> Path:
+    return place.with_name(f".{place.name}{_WAITS}")
+
+
+def _places(place: Path) -> tuple[Path, Path]:
+    return _waiting(place), place
+
+
+def _says(file: Path, value: Json) -> bool:
+    """Whether a file says just that; None: whether there is none."""
+    if value is None or not file.is_file():
+        return value is None and not file.exists()
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8")) == value)
+    except ValueError:
+        return False
 
 
 def names(source: Path, output: Path, sources: Collection[str]) -> dict[str, str]:
@@ -121,7 +212,7 @@ def opened(output: Path, folder: bool) -> Iterator[Delivery]:
     """
     try:
         (output if folder else output.parent).mkdir(parents=True, exist_ok=True)
-        with _held(output):
+        with room.required(output), _held(output):
             delivery = Delivery(output, folder)
             _refuse_foreign(delivery)
             _sweep(output, folder)
@@ -142,6 +233,15 @@ def footer_key(file: Path) -> str | None:
     except (pa.ArrowException, OSError):
         return None
     return found.decode() if found else None
+
+
+def _made(file: Path) -> Made:
+    return Made(**json.loads(pq.read_metadata(file).metadata[MADE.encode()]))
+
+
+def footer(key: str, made: Made) -> dict[str, str]:
+    """What a file of scores says of itself."""
+    return {KEY: key, MADE: receipts.canonical(asdict(made))}
 
 
 def _refuse_foreign(delivery: Delivery) -> None:
@@ -165,9 +265,12 @@ def _refuse_foreign(delivery: Delivery) -> None:
 
 def _sweep(output: Path, folder: bool) -> None:
     """Remove temporary files of runs that died; whoever holds the output knows that no live one is left."""
+    about = ("receipt.json", "drift.json", "blocked.json")
+    whole = (_waiting(output).name, _waiting(Delivery(output, folder).quarantine("")).name)
+    ours = (output.name, *(f"{output.name}.{name}" for name in about), *whole)
     for file in output.rglob(".*.tmp") if folder else output.parent.glob(".*.tmp"):
         match = _TEMPORARY.fullmatch(file.name)
-        if match and (folder or match[1] in (output.name, f"{output.name}.receipt.json")):
+        if match and (folder or match[1] in ours):
             file.unlink()
 
 

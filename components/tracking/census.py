@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Old:
-    """A train stage's run with its trials' runs. `ended_at` is in seconds since 1970, `bytes` counts their files."""
+    """A train stage's run with its trials' runs, or the run of a scoring. `ended_at` is in seconds since 1970, `bytes`
+    counts their files."""
 
     pipeline: str
     run_id: str
@@ -73,11 +74,12 @@ def experiments(store: Store, names: Sequence[str] | None) -> dict[str, str]:
 
 
 def old(store: Store, pipeline: str, experiment_id: str, before: float, needed: Collection[str]) -> list[Old]:
-    """Runs of train stages that ended before a time (seconds since 1970), less those whose run id or run key (its
-    first 16 digits) is `needed`. A run of which anything is still running is not among them."""
+    """Runs of train stages and scorings that ended before a time (seconds since 1970), less those whose run id or run
+    key (its first 16 digits) is `needed`. A run of which anything is still running is not among them."""
     return [
         made
-        for run in runs.find(store, experiment_id, {f"{TAG}kind": "sweep"})
+        for kind in ("sweep", "score")
+        for run in runs.find(store, experiment_id, {f"{TAG}kind": kind})
         if run.info.run_id not in needed and run.data.tags.get(f"{TAG}run_key", "")[:16] not in needed
         if run.info.end_time and run.info.end_time / 1000 < before
         if (made := _old(store, pipeline, run))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..contract import SPLITS, Data
 from ..errors import DataError
-from .summary import blocks
+from ..tensors import blocks
 
 EPISODE, STEP, OBSERVATION, ACTION, REWARD = "episode", "step", "observation", "action", "reward"
 ENDS = ("terminated", "truncated")

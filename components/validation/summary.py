@@ -11,8 +11,7 @@ inputs and target).
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,9 @@ from ..contract import SPLIT, SPLITS, Data
 from ..datasets import splits
 from ..expectations import ColumnRule, Expectations
 from ..intake.columns import is_text
+from ..tensors import blocks, extent
 
 ROW, CONTENT = "*row", "*content"  # no column of anybody's is called so
-# Rows of a tensor column that are looked at together: bounds the memory beside the column itself.
-BLOCK_ROWS = 1024
 
 
 def held(expectations: Expectations) -> dict[str, ColumnRule]:
@@ -52,21 +50,6 @@ def summarise(data: Data, expectations: Expectations) -> pd.DataFrame:
     }
     parts = [_part(table, split, rules) for split, table in present.items()]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({SPLIT: [], ROW: []})
-
-
-def blocks(column: pa.ChunkedArray) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """(elements, missing) of a fixed-shape tensor column, BLOCK_ROWS rows at a time.
-
-    Elements have the shape [rows, elements of a row]; missing, [rows], marks rows that hold no tensor.
-    """
-    size = math.prod(column.type.shape)
-    for chunk in column.iterchunks():
-        for start in range(0, len(chunk), BLOCK_ROWS):
-            block = chunk.slice(start, BLOCK_ROWS)
-            # `values` knows nothing of the slice, unlike `flatten`, which would drop missing rows.
-            first = block.storage.offset
-            flat = block.storage.values.slice(first * size, len(block) * size).to_numpy(zero_copy_only=False)
-            yield flat.reshape(len(block), size), block.is_null().to_numpy(zero_copy_only=False)
 
 
 def _part(table: pa.Table, split: str, rules: Mapping[str, ColumnRule]) -> pd.DataFrame:
@@ -122,8 +105,7 @@ def _describe_block(elements_NE: NDArray[Any], missing_N: NDArray[np.bool_]) -> 
     """N rows of E elements."""
     rows_NE = np.ascontiguousarray(elements_NE)
     digests = [hashlib.blake2b(row, digest_size=16).hexdigest() for row in rows_NE]
-    smallest, largest = np.fmin.reduce(rows_NE, axis=1), np.fmax.reduce(rows_NE, axis=1)  # NaN only where all are NaN
-    nan = np.isnan(rows_NE).sum(axis=1) if rows_NE.dtype.kind == "f" else np.zeros(len(rows_NE), np.int64)
+    smallest, largest, nan = extent(rows_NE).values()
     return {
         "": np.where(missing_N, np.array(None), np.array(digests, object)),
         ".min": np.where(missing_N, np.nan, smallest),

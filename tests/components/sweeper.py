@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -61,6 +62,7 @@ def request(storage: str, family: str = TOY, seed: int = 1, cpus: int = 1, **mor
 
 def main() -> None:
     storage, family, options = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     listener = Listener(aloud=True)
     try:
         trials = tuning.sweep(request(storage, family, **json.loads(options)), listener)

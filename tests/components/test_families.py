@@ -92,6 +92,23 @@ def test_saved_and_loaded_it_predicts_the_same(name: str, case: Case, taught: di
     assert loaded.evaluate(dict(case.data.splits), "test") == evaluate(learner, net, case.data, "test")
 
 
+@each_case
+def test_codes_say_row_for_row_what_the_net_makes_of_its_inputs(
+    name: str, case: Case, taught: dict[str, Any], tmp_path: Path
+) -> None:
+    learner, net, state = taught[f"{name}-{case.name}"]
+    codes_ND = learner.encode(net, inputs(case))
+    assert codes_ND.dtype == np.float32 and codes_ND.ndim == 2 and np.isfinite(codes_ND).all()
+    assert len(np.unique(codes_ND, axis=0)) > len(codes_ND) / 2, "different rows have different codes"
+    for rows in (1, 0):
+        assert learner.encode(net, inputs(case, rows)).shape == (rows, codes_ND.shape[1])
+    parts = [learner.encode(net, inputs(case).slice(start, 13)) for start in range(0, len(codes_ND), 13)]
+    np.testing.assert_allclose(np.concatenate(parts), codes_ND, rtol=1e-4, atol=1e-5)
+    model.save(tmp_path, import_path(name), case.data.spec, case.hyper, state)
+    loaded = model.load(tmp_path)
+    assert loaded.encode(inputs(case)).tobytes() == codes_ND.tobytes(), "the same again, saved and loaded"
+
+
 # ── what it learns ──────────────────────────────────────────────────────────────────────────────────────
 
 

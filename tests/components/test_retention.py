@@ -19,7 +19,7 @@ from components.params import Gate
 from components.plan import Project
 from components.receipts import Receipt
 from components.registry import championship, versions
-from components.tracking import sweep_run
+from components.tracking import scorings, sweep_run
 from components.tracking.runs import find
 from components.tracking.store import open_store
 from components.workspace import Workspace
@@ -246,6 +246,18 @@ def play(workspace: Workspace, tmp_path: Path, run_key: str) -> str:
 def active(workspace: Workspace) -> set[str]:
     store = open_store(workspace)
     return {run.info.run_id for run in find(store, store.experiment("tides"), {"tidemill.kind": "sweep"})}
+
+
+def test_runs_of_scorings_go_by_their_age(
+    workspace: Workspace, project: Callable[..., Project], tmp_path: Path
+) -> None:
+    told = {"model": {"version": "1"}, "drifting": [], "psi_max": 0.0, "rows_in": 1, "rows": 1, "quarantined": 0}
+    receipts.write_json(tmp_path / "drift.json", told | {"key": "k" * 64})
+    made = scorings.record(workspace, "tides", "a" * 64, tmp_path / "drift.json")
+    assert clean(project(1)) == []
+    ((kind, gone),) = clean(project(0))
+    assert kind == "run" and made in gone
+    assert clean(project(0)) == []
 
 
 def test_runs_go_that_no_kept_version_came_from(

@@ -50,6 +50,10 @@ class Gauge:
     weights_sha256: str = "w" * 64
     before: Callable[[int], None] = lambda _: None  # told the number of batches so far
     batches: int = 0
+    profile: Any = None
+
+    def encode(self, batch: pa.RecordBatch) -> Any:
+        raise AssertionError("a table has no codes to compare")
 
     def outputs(self) -> pa.Schema:
         return pa.schema([("level", pa.float64())])
@@ -608,7 +612,9 @@ def test_a_killed_scoring_of_a_folder_goes_on_where_it_was(tmp_path: Path, folde
     score(Gauge(), folder, tmp_path / "out", dataclasses.replace(JOB, model_version="6"))
     killed(folder, tmp_path / "out", 3)  # in the second file
     left = [name for name in files(tmp_path / "out") if not name.endswith(".tmp")]
-    assert left == ["a.parquet", "b.csv.parquet", "more/c.parquet"]  # no receipt: they are of two runs
+    old = ["_receipt.json", "a.parquet", "b.csv.parquet", "more/c.parquet"]
+    assert left == [".a.parquet.whole", *old]
+    assert set(pq.read_table(tmp_path / "out")["model_version"].to_pylist()) == {"6"}, "what stood there stands"
     scored, stands = again(Gauge(), folder, tmp_path / "out")
     assert (scored.rows, scored.files, scored.kept, scored.unchanged) == (18, 3, 1, False)
     _, wanted = again(Gauge(), folder, tmp_path / "whole")

@@ -7,8 +7,9 @@ import pytest
 
 from components.contract import Data
 from components.expectations import ColumnRule, Expectations
+from components.tensors import BLOCK_ROWS, blocks
 from components.validation import summary
-from components.validation.summary import BLOCK_ROWS, CONTENT, ROW, blocks, summarise
+from components.validation.summary import CONTENT, ROW, summarise
 
 IMAGE = ColumnRule(kind="tensor", dtype="float32", shape=(2, 2))
 LABEL = ColumnRule(role="target", kind="category", values=["a", "b"])

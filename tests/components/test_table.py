@@ -156,9 +156,9 @@ def test_scoring_reads_a_value_as_training_did(project: Project) -> None:
     known = ["note", "country"]
     (read,) = intake.open_file(project.file, intake.Wanted(spec, known=known)).batches(ROWS)
     built = parquet.read(project.workspace.data("mine"))
-    assert read[0].to_pylist() == built["customer_id"].to_pylist()
+    assert read.ids.to_pylist() == built["customer_id"].to_pylist()
     for column in spec.columns:
-        assert read[1].column(column.name).equals(built[column.name].combine_chunks()), column.name
+        assert read.inputs.column(column.name).equals(built[column.name].combine_chunks()), column.name
 
 
 @pytest.mark.parametrize(

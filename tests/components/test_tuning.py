@@ -328,7 +328,12 @@ def spawned(
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
     environment |= {"PYTHONPATH": str(REPOSITORY), **env}
     return subprocess.Popen(
-        command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 

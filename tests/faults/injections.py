@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psutil
 from .world import UNDISTURBED, Run, World
 
 LEASE_S = "3"
+SOON = 0.2  # in a storm each start is to leave something for the next
 LEARNER = "ray::ImplicitFu"  # as Ray calls the processes of Tune's trials
 
 
@@ -38,7 +40,7 @@ def play(world: World, fault: str, number: int) -> Round:
     name = world.pipeline(f"{fault.replace(' ', '-')}-{number}")
     at = FAULTS[fault](world, name, draw)
     seconds = time.monotonic() - at
-    losses = [] if fault == "scorer killed" else world.losses(name)
+    losses = [] if fault == "scorer killed" else world.losses(name)  # it scores by the first one's champion
     return Round(fault, number, tuple(losses), seconds)
 
 
@@ -50,7 +52,7 @@ def flow_killed(world: World, name: str, draw: random.Random) -> float:
     run = world.start("run", name)
     run.pause(draw.uniform(0.1, 1.0) * world.seconds)
     at = time.monotonic()
-    run.process.kill()
+    run.signal(signal.SIGKILL)
     run.wait()
     world.do("run", name)
     return at
@@ -79,20 +81,41 @@ def node_killed(world: World, name: str, draw: random.Random) -> float:
     return at
 
 
+def cluster_node_killed(world: World, name: str, draw: random.Random) -> float:
+    """One of a cluster's two nodes, in the midst of a trial: the other goes on."""
+    from ray.cluster_utils import Cluster
+
+    with _environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64) as keys:
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            node = cluster.add_node(num_cpus=1)
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            run = world.start("run", name, RAY_ADDRESS=cluster.address, **keys)
+            while run.alive() and not any(LEARNER in child.name() for child in _children(raylet)):
+                time.sleep(0.02)
+            run.pause(draw.uniform(0.0, 2.0))
+            at = time.monotonic()
+            for child in [*_children(raylet), raylet]:
+                _kill(child)
+            assert run.wait() == 0, run.text
+        finally:
+            cluster.shutdown()
+    return at
+
+
 def scorer_killed(world: World, name: str, draw: random.Random) -> float:
     """`tidemill score`, of a folder of files."""
-    output = f"scores-{name}"
+    output = f"scores-{name}-{draw.random()}"
     run = world.start("score", UNDISTURBED, "many", output)
     while run.alive() and not (world.home.root / output).exists():
         time.sleep(0.01)
     run.pause(draw.uniform(0.0, 1.0))
     at = time.monotonic()
-    run.process.kill()
+    run.signal(signal.SIGKILL)
     run.wait()
     world.do("score", UNDISTURBED, "many", output)
     there = world.hashes(world.home.root / output)
     assert there == world.scores, "the scores are not those of an undisturbed scoring"
-    world.do("run", name)  # the pipeline itself was not touched
     return at
 
 
@@ -106,17 +129,46 @@ def mlflow_killed(world: World, name: str, draw: random.Random) -> float:
     return _server_killed(world, name, draw, "mlflow")
 
 
-def _server_killed(world: World, name: str, draw: random.Random, server: str) -> float:
-    run = world.start("run", name)
-    assert run.await_text("validate: "), run.text  # before that, a server that is away is an error at once
-    run.pause(draw.uniform(0.0, 0.7) * world.seconds)
+def both_away(world: World, name: str, draw: random.Random) -> float:
+    """Both servers for a minute, in which `tidemill up` is stopped too."""
+    run = _under_way(world, name, draw)
     at = time.monotonic()
+    world.up.signal(signal.SIGSTOP)
+    _kill_server(world, "prefect")
+    _kill_server(world, "mlflow")
+    time.sleep(60)
+    world.up.signal(signal.SIGCONT)
+    assert run.wait() == 0, f"it did not wait for the servers:\n{run.text}"
+    return at
+
+
+def _server_killed(world: World, name: str, draw: random.Random, server: str) -> float:
+    run = _under_way(world, name, draw)
+    at = time.monotonic()
+    _kill_server(world, server)
+    while run.alive():
+        world.serve()  # `up` gives up a server that dies often, as here
+        run.pause(1.0)
+    assert run.wait() == 0, f"it did not wait for the server:\n{run.text}"
+    return at
+
+
+def _under_way(world: World, name: str, draw: random.Random, most: float = 0.5) -> Run:
+    """A run that has begun its work: before, a server that is away is an error at once. `most`: the latest moment, as a
+    part of the time that an undisturbed run takes."""
+    world.serve()
+    run = world.start("run", name)
+    if run.await_text("validate: "):
+        run.pause(draw.uniform(0.0, most) * world.seconds)
+    else:
+        assert run.wait() == 0, run.text  # an earlier start has got that far
+    return run
+
+
+def _kill_server(world: World, server: str) -> None:
     found = world.server(server)
     for process in [*found.children(recursive=True), found]:
         _kill(process)
-    if run.wait() != 0:  # then the same command goes on
-        world.do("run", name)
-    return at
 
 
 # ── whoever is told to stop, paused, or second ──────────────────────────────────────────────────────────
@@ -131,30 +183,31 @@ def terminated(world: World, name: str, draw: random.Random) -> float:
 
 
 def _stopped(world: World, name: str, draw: random.Random, number: int, code: int) -> float:
-    run = world.start("run", name)
-    assert run.await_text("train: started"), run.text
-    run.pause(draw.uniform(0.0, 0.5) * world.seconds)
+    at = _stop(world, name, draw, number, code)
+    world.do("run", name)
+    return at
+
+
+def _stop(world: World, name: str, draw: random.Random, number: int, code: int, most: float = 0.5) -> float:
+    run = _under_way(world, name, draw, most)
     at = time.monotonic()
-    if run.alive():
-        run.signal(number)
+    run.signal(number)
     ended = run.wait()
     if ended != 0:  # else it was over before
         assert ended == code, run.text
         assert f"stopped; the same command goes on from here: tidemill run {name}" in run.text
         running = [row for row in world._mlflow(name)["runs"] if row[1] == "RUNNING"]
         assert not running, f"still RUNNING in MLflow: {running}"
-    world.do("run", name)
     return at
 
 
 def paused(world: World, name: str, draw: random.Random) -> float:
     """The owner sleeps past its lease; another takes over; the first wakes and commits nothing."""
     run = world.start("run", name, TIDEMILL_LEASE_S=LEASE_S)
-    assert run.await_text("validate: started"), run.text
+    run.await_text("train: started")
     run.pause(draw.uniform(0.0, 0.5) * world.seconds)
     at = time.monotonic()
-    if run.alive():
-        run.signal(signal.SIGSTOP)
+    run.signal(signal.SIGSTOP)
     time.sleep(float(LEASE_S) + 1)
     world.do("run", name, TIDEMILL_LEASE_S=LEASE_S)
     if run.alive():
@@ -174,13 +227,16 @@ def second_start(world: World, name: str, draw: random.Random) -> float:
     assert run.await_text("started"), run.text
     run.pause(draw.uniform(0.0, 0.3) * world.seconds)
     at = time.monotonic()
-    second = world.start("run", name)
+    _denied(world.start("run", name), run)
+    assert run.wait() == 0, run.text
+    return at
+
+
+def _denied(second: Run, first: Run) -> None:
     ended = second.wait()
     if ended != 0:  # else the first was over before
         assert ended == 8, second.text
-        assert f"process {run.process.pid}" in second.text, second.text
-    assert run.wait() == 0, run.text
-    return at
+        assert f"process {first.pid}" in second.text, second.text
 
 
 # ── a disk that is full ─────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +244,14 @@ def second_start(world: World, name: str, draw: random.Random) -> float:
 
 def disk_full(world: World, name: str, draw: random.Random) -> float:
     """The place for checkpoints fills up at a random one of them."""
-    place = world.home.root / f"small-{name}"
+    at = _full_disk(world, name, draw)
+    world.do("run", name)
+    return at
+
+
+def _full_disk(world: World, name: str, draw: random.Random) -> float:
+    """A run that finds no room; the sweep as it was then is left where it has room."""
+    place, sweeps = world.home.root / f"small-{name}", world.home.root / ".tidemill" / "sweeps"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={draw.randint(8, 60) * 4}k", "tmpfs", str(place)], check=True)
     try:
@@ -198,10 +261,7 @@ def disk_full(world: World, name: str, draw: random.Random) -> float:
         assert ended == 1, run.text
         assert "there is no room" in run.text and str(place) in run.text and "were to be written" in run.text, run.text
         assert not list((world.home.root / ".tidemill" / "receipts" / name).glob("train.json"))
-        subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-        world.do("run", name, TIDEMILL_STORAGE=str(place))
-        target = world.home.root / ".tidemill" / "sweeps"
-        subprocess.run(["cp", "-r", *map(str, place.glob(f"{name}-*")), str(target)], check=True)
+        subprocess.run(["cp", "-r", *map(str, place.glob(f"{name}-*")), str(sweeps)], check=True)
     finally:
         subprocess.run(["umount", str(place)], check=True)
     return at
@@ -220,15 +280,51 @@ FAULTS: dict[str, Injection] = {
     "flow killed": flow_killed,
     "trial killed": trial_killed,
     "node killed": node_killed,
+    "cluster node": cluster_node_killed,
     "scorer killed": scorer_killed,
     "prefect killed": prefect_killed,
     "mlflow killed": mlflow_killed,
+    "both away": both_away,
     "interrupted": interrupted,
     "terminated": terminated,
     "paused": paused,
     "second start": second_start,
     "disk full": disk_full,
 }
+
+
+# ── one after the other ─────────────────────────────────────────────────────────────────────────────────
+
+
+def storm(world: World, number: int) -> list[str]:
+    """One pipeline that suffers each fault once, at moments that the number decides; returns what was lost.
+
+    Each start goes on with what the one before left, so none needs as long as a round of its own.
+    """
+    draw = random.Random(f"storm {number}")
+    name = world.pipeline(f"storm-{number}")
+    if may_mount(world.home.root / "mount"):
+        _full_disk(world, name, draw)
+    first = _under_way(world, name, draw, SOON)
+    second = world.start("run", name)
+    trial = first.child(LEARNER)
+    if trial:
+        _kill(trial)
+    _denied(second, first)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    _stop(world, name, draw, *[(signal.SIGINT, 130), (signal.SIGTERM, 143)][number % 2], most=SOON)
+    third = _under_way(world, name, draw, SOON)
+    _kill_server(world, ["prefect", "mlflow"][number % 2])
+    raylet = third.child("raylet")
+    if raylet:
+        _kill(raylet)
+    _kill_server(world, ["mlflow", "prefect"][number % 2])
+    third.wait()
+    world.serve()
+    paused(world, name, draw)
+    scorer_killed(world, UNDISTURBED, draw)
+    return world.losses(name)
 
 
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────
@@ -249,6 +345,27 @@ def _ray_file(name: str) -> Path:
     import ray
 
     return next(Path(ray.__file__).parent.rglob(name))
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[dict[str, str]]:
+    """This process's own environment with these, for what it starts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield values
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _kill(process: psutil.Process) -> None:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import queue
 import signal
 import sqlite3
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from ..conftest import BIN, Home, write_customers
+from ..conftest import REPOSITORY, Home, write_customers
 
 UNDISTURBED = "undisturbed"
 BLOCK = """\
@@ -32,12 +36,56 @@ BLOCK = """\
 FILES, ROWS = 4, 20_000  # of what is scored
 
 
+class Forks:
+    """Starts commands by warm.py."""
+
+    def __init__(self, place: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": str(place), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.warm"],
+            cwd=REPOSITORY,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._pids: queue.Queue[int] = queue.Queue()
+        self.codes: dict[int, int] = {}
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def start(self, words: tuple[str, ...], folder: Path, environment: dict[str, str], log: Path) -> int:
+        """The pid of the command."""
+        asked = {"words": words, "folder": str(folder), "environment": environment, "log": str(log)}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return self._pids.get(timeout=30)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            told = json.loads(line)
+            if "code" in told:
+                self.codes[told["pid"]] = told["code"]
+            else:
+                self._pids.put(told["pid"])
+
+
 @dataclass
 class Run:
     """One `tidemill` command under way."""
 
     words: tuple[str, ...]
-    process: subprocess.Popen[bytes]
+    forks: Forks
+    pid: int
     log: Path
     began: float = field(default_factory=time.monotonic)
 
@@ -46,7 +94,7 @@ class Run:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self.pid not in self.forks.codes
 
     def await_text(self, text: str, patience_s: float = 120) -> bool:
         """Whether it has said that, before it ended."""
@@ -60,22 +108,25 @@ class Run:
 
     def pause(self, seconds: float) -> None:
         """Let it go on for a while, or to its end."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
+        deadline = time.monotonic() + seconds
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def signal(self, number: int) -> None:
-        self.process.send_signal(number)
+        """Send a signal, if it has not ended."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def wait(self, patience_s: float = 240) -> int:
-        try:
-            return self.process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"tidemill {' '.join(self.words)} does not end:\n{self.text}") from None
+        self.pause(patience_s)
+        assert not self.alive(), f"tidemill {' '.join(self.words)} does not end:\n{self.text}"
+        return self.forks.codes[self.pid]
 
     def child(self, name: str) -> psutil.Process | None:
         """A process that it started, directly or not, by what it is called: raylet, ray::learn…"""
         with contextlib.suppress(psutil.Error):
-            for found in psutil.Process(self.process.pid).children(recursive=True):
+            for found in psutil.Process(self.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     if found.name().startswith(name) or " ".join(found.cmdline()).startswith(name):
                         return found
@@ -85,8 +136,9 @@ class Run:
 class World:
     """One project. Use inside `made`."""
 
-    def __init__(self, root: Path) -> None:
-        self.home = Home(root)
+    def __init__(self, root: Path, forks: Forks) -> None:
+        self.home, self.forks = Home(root), forks
+        self.ports = {"TIDEMILL_PREFECT_PORT": _free_port(), "TIDEMILL_MLFLOW_PORT": _free_port()}
         self.names: list[str] = []
         self.addresses: dict[str, str] = {}
         self.seconds = 0.0  # that the undisturbed run took
@@ -107,18 +159,15 @@ class World:
 
     def start(self, *words: str, **more: str) -> Run:
         log = self.home.root / f"log-{time.monotonic_ns()}.txt"
+        log.touch()
         environment = self.home.environment(**{**self.addresses, "OMP_NUM_THREADS": "1", **more})
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [str(BIN / "tidemill"), *words],
-                cwd=self.home.root,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        return Run(words, process, log)
+        return Run(words, self.forks, self.forks.start(words, self.home.root, environment, log), log)
+
+    def serve(self) -> None:
+        """Have `tidemill up` running; it gives up where its servers die too often."""
+        if not hasattr(self, "up") or not self.up.alive():
+            self.up = self.start("up", **self.ports)
+            assert self.up.await_text("Ctrl-C stops all", 180), self.up.text
 
     def do(self, *words: str, code: int = 0, **more: str) -> Run:
         run = self.start(*words, **more)
@@ -224,17 +273,17 @@ def _first_difference(mine: Any, other: Any, path: str = "") -> str:
 @contextlib.contextmanager
 def made(root: Path) -> Iterator[World]:
     """A world whose servers run and whose first pipeline is whole."""
-    world = World(root)
+    (root / "prefect-of-nobody").mkdir()
+    forks = Forks(root / "prefect-of-nobody")
+    world = World(root, forks)
     write_customers(root / "customers.csv", rows=300)
     (root / "many").mkdir()
     for number in range(FILES):
         write_customers(root / "many" / f"{number}.csv", rows=ROWS, seed=number + 10)
     world.pipeline(UNDISTURBED)
-    ports = {"TIDEMILL_PREFECT_PORT": _free_port(), "TIDEMILL_MLFLOW_PORT": _free_port()}
-    up = world.start("up", **ports)
     try:
-        assert up.await_text("Ctrl-C stops all", 180), up.text
-        world.addresses["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{ports['TIDEMILL_MLFLOW_PORT']}"
+        world.serve()
+        world.addresses["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{world.ports['TIDEMILL_MLFLOW_PORT']}"
         first = world.do("run", UNDISTURBED)
         world.seconds = time.monotonic() - first.began
         world.whole = world.snapshot(UNDISTURBED)
@@ -242,8 +291,10 @@ def made(root: Path) -> Iterator[World]:
         world.scores = world.hashes(root / "scores")
         yield world
     finally:
-        up.signal(signal.SIGTERM)
-        assert up.wait(60) in (0, 143), up.text
+        world.up.signal(signal.SIGTERM)
+        ended = world.up.wait(60)
+        forks.close()
+        assert ended in (0, 143), world.up.text
 
 
 def _free_port() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from components import results, stages
-from components.errors import Busy, Unreachable, ValidationFailed
+from components.errors import BadInput, Busy, RegistryError, Unreachable, ValidationFailed
 from components.holds import working
 from components.workspace import Workspace
 
@@ -114,6 +115,74 @@ def test_runs_of_one_pipeline_do_not_overlap(
     with working(Workspace(tmp_path), "one"), pytest.raises(Busy):
         bare.pipeline("one", str(tmp_path))
     assert played == []
+
+
+# ── past partitions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def days(tmp_path: Path, bare: types.ModuleType) -> list[str]:
+    """Pipeline one has four partitions."""
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("mlp}", "mlp, scoring: {input: in/%Y-%m-%d.csv}}", 1))
+    found = [f"2026-01-0{day}" for day in (1, 2, 4, 5)]
+    (tmp_path / "in").mkdir()
+    for name in found:
+        (tmp_path / "in" / f"{name}.csv").write_text("a\n1\n")
+    return found
+
+
+def backfill(bare: types.ModuleType, root: Path, at_once: int = 2) -> Any:
+    return bare.backfill("one", "2026-01-01", "2026-01-05", at_once, str(root))
+
+
+def test_one_partition_that_fails_does_not_stop_the_others(
+    bare: types.ModuleType, days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    played: list[str] = []
+
+    def score(_project: Any, name: str, partition: Any) -> Any:
+        played.append(partition.name)
+        if partition.name in days[1:3]:
+            raise BadInput(f"bad {partition.name}")
+        return {"partition": partition.name}
+
+    monkeypatch.setattr(stages, "score_partition", score)
+    monkeypatch.setattr(stages, "backfilling", lambda *_: contextlib.nullcontext())
+    with pytest.raises(BadInput, match="bad 2026-01-02"):
+        backfill(bare, tmp_path)
+    assert sorted(played) == days
+    assert "one 2026-01-04: failed: bad 2026-01-04" in capsys.readouterr().err
+
+
+def test_several_partitions_are_scored_at_once_and_told_in_order(
+    bare: types.ModuleType, days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=10)
+    monkeypatch.setattr(stages, "score_partition", lambda _project, _name, one: (both.wait(), one.name)[1])
+    monkeypatch.setattr(stages, "backfilling", lambda *_: contextlib.nullcontext())
+    assert backfill(bare, tmp_path) == days
+
+
+def test_a_second_backfill_of_a_pipeline_is_told(
+    bare: types.ModuleType, days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "score_partition", lambda *_: pytest.fail("scored"))
+    with (
+        working(Workspace(tmp_path), "one.backfill"),
+        pytest.raises(Busy, match="another backfill of one is at work") as caught,
+    ):
+        backfill(bare, tmp_path)
+    assert "process" in caught.value.why
+
+
+def test_a_pipeline_without_a_champion_is_not_backfilled(
+    bare: types.ModuleType, days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "score_partition", lambda *_: pytest.fail("scored"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / ".tidemill").mkdir()
+    with pytest.raises(RegistryError, match="'one' has no champion"):
+        backfill(bare, tmp_path)
 
 
 class State:

@@ -307,6 +307,17 @@ def test_prefect_reads_the_settings_whether_it_is_imported_before_or_within(acto
     assert asker.finish() == 0
 
 
+def test_prefects_records_are_sent_before_the_server_stops_however_the_run_ends(
+    workspace: Workspace, faked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bool] = []
+    flush = SimpleNamespace(flush=lambda: sent.append(recorded(workspace).alive()))
+    monkeypatch.setitem(sys.modules, "prefect.logging.handlers", SimpleNamespace(APILogHandler=lambda: flush))  # type: ignore[misc]
+    with pytest.raises(KeyError), servers.prefect_server(workspace, print):
+        raise KeyError("the run failed")
+    assert sent == [True]
+
+
 # ── keeping ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -438,6 +449,21 @@ def test_up_that_cannot_start_stops_what_it_started(workspace: Workspace) -> Non
     assert "ZeroDivisionError" in caught.value.why
     assert answers(good.health, 1)
     assert Roster(workspace.state).entries() == {}
+
+
+def test_addresses_that_cannot_be_arranged_end_up_and_are_not_shown(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TIDEMILL_NOTIFY_WEBHOOK", "ftp://s3cret")
+    log = workspace.state / "logs" / "notices.log"
+    log.parent.mkdir(parents=True)
+    with pytest.raises(TidemillError, match="could not be arranged") as caught:
+        programs.arrange_notices(workspace, "http://127.0.0.1:9/api", log)
+    assert "TIDEMILL_NOTIFY_WEBHOOK: expected an address such as" in caught.value.why
+    assert "s3cret" not in log.read_text()
+    with pytest.raises(ParamsError, match="TIDEMILL_NOTIFY_WEBHOOK"):
+        servers.up(workspace, SimpleNamespace(pipelines={}), print)  # type: ignore[arg-type]
 
 
 def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
