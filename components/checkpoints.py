@@ -40,6 +40,8 @@ Record = dict[str, Json]
 DESCRIPTION = "checkpoint.json"
 KEPT = 2  # the newest, and the one before in case the newest is damaged
 _EPOCH = re.compile(r"\d{6,}")
+_TENSORS = re.compile(r"[0-9a-f]{16}\.safetensors")
+_DESCRIBED = {"aliases": dict, "bytes": int, "record": dict, "scalars": dict, "sha256": str, "tensors": str}
 _ASIDE = ".aside-"
 _MINE = uuid.uuid4().hex  # tells this process's unfinished files from a dead one's
 
@@ -84,6 +86,11 @@ def write(folder: str, epoch: int, state: State, record: Mapping[str, Json]) -> 
     }
     _commit(fs, target, {name: content, DESCRIPTION: json.dumps(described, sort_keys=True).encode()})
     return place
+
+
+def is_name(text: Json) -> bool:
+    """Whether a trial's folder may hold a checkpoint of this name."""
+    return isinstance(text, str) and _EPOCH.fullmatch(text) is not None
 
 
 def place_of(folder: str, epoch: int) -> str:
@@ -212,6 +219,10 @@ def _describe(fs: Any, path: str) -> dict[str, Json]:
         described: dict[str, Json] = json.loads(fs.cat_file(posixpath.join(path, DESCRIPTION)))
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise _damaged(path, f"{DESCRIPTION}: {error}") from error
+    if not isinstance(described, dict) or not all(isinstance(described.get(n), t) for n, t in _DESCRIBED.items()):
+        raise _damaged(path, f"{DESCRIPTION} is not what was written")
+    if not _TENSORS.fullmatch(described["tensors"]):  # a path would lead out of the checkpoint
+        raise _damaged(path, f"{DESCRIPTION} names {described['tensors']!r} as its tensors")
     return described
 
 

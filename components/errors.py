@@ -17,21 +17,33 @@ TidemillError                    exit code 1
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+# scheme://user:password@ ; a database's password may hold a slash, a web address goes on after its own.
+_CREDENTIALS = re.compile(
+    r"""(\bhttps?://[^\s/?#:@'"]*):[^\s/?#'"]+@|(\b(?!https?:)[\w+.-]+://[^\s/?#:@'"]*):[^\s'"]+@"""
+)
+
+
+def hidden(text: str) -> str:
+    """The text with the passwords of addresses in it (scheme://user:password@host) as ***."""
+    return _CREDENTIALS.sub(lambda found: f"{found[1] or found[2]}:***@", text)
 
 
 class TidemillError(Exception):
     """A fault that the person at the keyboard can put right.
 
     `what` happened, `where` (a file, a line, an address, a column), `why`, and the `fix`: the command or
-    edit that puts it right. Only `what` must be given; the message has a line for each that is.
+    edit that puts it right. Only `what` must be given; the message has a line for each that is. Addresses in them lose
+    their passwords here, since messages go to terminals, logs and servers.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "") -> None:
-        self.what, self.where, self.why, self.fix = what, where, why, fix
-        super().__init__(what, where, why, fix)
+        self.what, self.where, self.why, self.fix = hidden(what), hidden(where), hidden(why), hidden(fix)
+        super().__init__(self.what, self.where, self.why, self.fix)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what

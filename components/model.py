@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .contract import MODEL, Codes, Data, Family, Hyper, Json, Metrics, Outcomes, Spec, State
@@ -106,7 +107,10 @@ def load(folder: Path) -> Model:
     if "profile_sha256" in described:
         _check(folder / PROFILE, described["profile_sha256"], "the profile is not the one that was saved")
         profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
-    tensors = {MODEL + k: v for k, v in load_file(str(folder / WEIGHTS)).items()}
+    try:
+        tensors = {MODEL + k: v for k, v in load_file(str(folder / WEIGHTS)).items()}
+    except SafetensorError as error:
+        raise RegistryError("the weights are no safetensors", where=str(folder / WEIGHTS), why=str(error)) from error
     spec = Spec.from_json(described["spec"])
     family = _family(described["family"])
     net = family.load(spec, described["hyper"], State(tensors, {"model": described["scalars"]}))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from . import datasets, families, partitions, receipts, versioning
 from .closure import code_hash
 from .contract import Family, Json, Spec, Task
-from .errors import ParamsError
+from .errors import ParamsError, hidden
 from .expectations import Expectations
 from .params import Params, Pipeline
 from .receipts import Receipt
@@ -112,7 +112,7 @@ def settled(resolved: Resolved, stage: Stage) -> dict[str, Json]:
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "safetensors", "torch")},
         }
     if stage == "register":
-        uri = resolved.workspace.tracking_uri
+        uri = hidden(resolved.workspace.tracking_uri)  # it is recorded, and a new password makes no new registry
         registry = uri if "://" in uri and not uri.startswith("sqlite") else "embedded"
         return {"gate": block.gate.model_dump(mode="json"), "registry": registry}
     return {"scoring": block.scoring.model_dump(mode="json"), "code": code_hash(["components.scoring"])}

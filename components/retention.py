@@ -15,6 +15,7 @@ from functools import partial
 from typing import Literal
 
 from . import holds, leftovers, receipts, storage
+from .errors import hidden
 from .plan import Project
 from .registry import attic
 from .storage import Left
@@ -83,7 +84,7 @@ def _checkpoints(project: Project, found: list[Left]) -> Iterator[Expendable]:
         age_days = (time.time() - left.finished_at) / DAY_S
         if age_days >= days:
             why = f"finished {age_days:.1f} days ago, checkpoints_days is {days:g}"
-            yield Expendable("checkpoints", left.place, why, left.bytes(), left.remove)
+            yield Expendable("checkpoints", hidden(left.place), why, left.bytes(), left.remove)
 
 
 def _awaited(project: Project, found: list[Left]) -> set[Left]:

@@ -10,11 +10,40 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from .errors import ParamsError
 
 PARAMS = "params.yaml"
 LEASE_S = 60.0  # how long a process that gives no sign of life keeps its work
+
+
+# In every process of ours, whatever the person's own environment says: see docs/security.md.
+FORCED = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+
+
+def guard_environment() -> None:
+    """Make this process, and all that it starts, load no pickle and show no password.
+
+    Addresses are shown, logged and recorded. So a user and password in MLFLOW_TRACKING_URI or PREFECT_API_URL move to
+    the variables that these tools have for them; what is set there already stays.
+    """
+    os.environ.update(FORCED)
+    if found := _credentials("MLFLOW_TRACKING_URI"):
+        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", found[0])
+        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", found[1])
+    if found := _credentials("PREFECT_API_URL"):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", ":".join(found))
+
+
+def _credentials(variable: str) -> tuple[str, str] | None:
+    """User and password of a web address in the environment, taken out of it; None if it holds no password. A
+    database's address keeps its own: there is no other place for it."""
+    parts = urlsplit(os.environ.get(variable, ""))
+    if parts.scheme not in ("http", "https") or parts.password is None:
+        return None
+    os.environ[variable] = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return unquote(parts.username or ""), unquote(parts.password)
 
 
 def lease_s() -> float:

@@ -16,8 +16,8 @@ secret() {
 
 {
   echo "# Made by docker/secrets.sh. Keep it as you keep a key; never commit it."
-  for name in POSTGRES_PASSWORD MLFLOW_DB_PASSWORD PREFECT_DB_PASSWORD PREFECT_PASSWORD RAY_TOKEN \
-    S3_ACCESS_KEY S3_SECRET_KEY S3_VOLUME_KEY S3_VOLUME_READ_KEY S3_FILER_KEY S3_FILER_READ_KEY; do
+  for name in POSTGRES_PASSWORD MLFLOW_DB_PASSWORD PREFECT_DB_PASSWORD MLFLOW_PASSWORD MLFLOW_SECRET_KEY \
+    PREFECT_PASSWORD RAY_TOKEN S3_ACCESS_KEY S3_SECRET_KEY S3_VOLUME_KEY S3_VOLUME_READ_KEY S3_FILER_KEY S3_FILER_READ_KEY; do
     echo "$name=$(secret)"
   done
   echo "# The user that owns the project's folder: the scheduler writes results as this user."

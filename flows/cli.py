@@ -129,6 +129,7 @@ def stage(name: Annotated[str, typer.Argument(metavar="STAGE")], pipeline: str) 
     from components import holds, stages
 
     project = _project()
+    project.params.pipeline(pipeline)  # its lock is a file of that name
     with holds.working(project.workspace, pipeline):
         if name == "plan":
             stages.settle(project, pipeline)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.errors import Busy, ParamsError, TidemillError, Unreachable
-from components.workspace import Workspace
+from components.workspace import FORCED, Workspace
 
 from .processes import LOOPBACK, Process, answers, free_port, last_lines
 from .roster import PREFECT, Entry, Roster
@@ -48,7 +48,7 @@ class Server:
 
     def start(self, roster: Roster, keeper: str) -> Process:
         """Start and record it; the record comes before the first answer, so that a killed starter loses nothing."""
-        process = Process.start(self.command, roster.log(self.name), {**os.environ, **self.env}, self.folder)
+        process = Process.start(self.command, roster.log(self.name), {**os.environ, **self.env, **FORCED}, self.folder)
         roster.put(self.name, Entry(self.url, self.health, process, keeper))
         return process
 

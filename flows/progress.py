@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from components.contract import Hyper, Metrics, Objective
+from components.errors import hidden
 from components.sweep import Trial
 
 _LINE_EVERY_S = 5.0
@@ -95,7 +96,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         with self._lock:
-            self.console.print(line, markup=False)
+            self.console.print(hidden(line), markup=False)
 
     def watch(self, pipeline: str) -> SweepView:
         with self._lock:

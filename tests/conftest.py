@@ -76,6 +76,14 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
+# In the environment of the project that has run; test_secrets looks for them.
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "planted-secret-8a41",
+    "MLFLOW_TRACKING_PASSWORD": "planted-secret-8a42",
+    "POSTGRES_PASSWORD": "planted-secret-8a43",
+    "TIDEMILL_NOTIFY_WEBHOOK": "http://127.0.0.1:9/planted-secret-8a44",
+}
+
 STARTED = """\
 seed: 5
 datasets:
@@ -140,7 +148,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home.params(STARTED)
     write_customers(home.root / "customers.csv")
     borrow_data(home, "breast-cancer", "cartpole", "digits")
-    done = home.tidemill("run", "--all", timeout_s=580)
+    done = home.tidemill("run", "--all", timeout_s=580, **SECRETS)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     (home.root / "first-run.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     return home

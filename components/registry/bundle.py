@@ -23,7 +23,7 @@ from ..errors import TidemillError
 from ..model import Model
 
 PREFIX = "tidemill_model_"
-UNNAMED = PREFIX + "0" * 12  # the package's name while its sources are hashed
+UNNAMED = PREFIX + "0" * 32  # the package's name while its sources are hashed
 
 
 def roots(family: str) -> list[str]:
@@ -38,19 +38,19 @@ def requirements(family: str) -> set[str]:
 
 def write(family: str, folder: Path) -> Path:
     """Copy what a model of this family needs into a new package below `folder`; returns the package's folder."""
-    from .model_code import digest
+    from .model_code import digest, sources
 
-    sources = closure(roots(family))
-    own = {name.partition(".")[0] for name in sources}
+    modules = closure(roots(family))
+    own = {name.partition(".")[0] for name in modules}
     texts = {"__init__.py": f'"""Code of a Tidemill model: {family}."""\n'}
-    for module, file in sources.items():
+    for module, file in modules.items():
         end = "/__init__.py" if file.name == "__init__.py" else ".py"
         texts[module.replace(".", "/") + end] = _renamed(file.read_text(encoding="utf-8"), own)
     unnamed = folder / UNNAMED
     for path, text in texts.items():
         (unnamed / path).parent.mkdir(parents=True, exist_ok=True)
         (unnamed / path).write_text(text, encoding="utf-8")
-    package = unnamed.rename(folder / (PREFIX + digest(unnamed)))
+    package = unnamed.rename(folder / (PREFIX + digest(UNNAMED, sources(unnamed))))
     for path, text in texts.items():
         if UNNAMED in text:
             (package / path).write_text(text.replace(UNNAMED, package.name), encoding="utf-8")

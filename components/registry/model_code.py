@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import sys
 import warnings
@@ -49,34 +51,54 @@ def load(code: Path, model: Path) -> Any:
     packages = sorted(code.glob("tidemill_model_*"))
     if len(packages) != 1:
         raise ImportError(f"{code} holds {len(packages)} packages of model code, expected one")
-    package = packages[0]
-    if digest(package) != package.name.rpartition("_")[2]:
+    package, found = packages[0], sources(packages[0])
+    digits = package.name.rpartition("_")[2]
+    if len(digits) < SHORTEST or digest(package.name, found) != digits:
         raise ImportError(f"{package}: the code is not what was registered")
-    _place(package)
+    if not any(isinstance(finder, Sources) and finder.package.name == package.name for finder in sys.meta_path):
+        sys.meta_path.insert(0, Sources(package, found))
     return importlib.import_module(f"{package.name}.components.model").load(model)
 
 
-def digest(package: Path) -> str:
-    """12 hex digits for the sources of a package, in which its own name counts as ending in zeros."""
-    prefix, _, digits = package.name.rpartition("_")
+SHORTEST = 12  # hex digits in a package's name, as the first versions had them
+
+
+def sources(package: Path) -> dict[str, str]:
+    """The text of every source file of a package, by its path in the package."""
+    return {f.relative_to(package).as_posix(): f.read_text(encoding="utf-8") for f in sorted(package.rglob("*.py"))}
+
+
+def digest(name: str, texts: dict[str, str]) -> str:
+    """As many hex digits as end a package's name, for its sources, in which that name counts as ending in zeros."""
+    prefix, _, digits = name.rpartition("_")
     whole = hashlib.sha256()
-    for path, file in sorted((f.relative_to(package).as_posix(), f) for f in package.rglob("*.py")):
-        text = file.read_text(encoding="utf-8").replace(package.name, f"{prefix}_{'0' * len(digits)}")
-        whole.update(f"{path}\0{hashlib.sha256(text.encode()).hexdigest()}\n".encode())
-    return whole.hexdigest()[:12]
+    for path, text in sorted(texts.items()):
+        unnamed = text.replace(name, f"{prefix}_{'0' * len(digits)}")
+        whole.update(f"{path}\0{hashlib.sha256(unnamed.encode()).hexdigest()}\n".encode())
+    return whole.hexdigest()[: len(digits)]
 
 
-def _place(package: Path) -> None:
-    """Make the package importable by its name, without a word in sys.path."""
-    if package.name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            package.name, package / "__init__.py", submodule_search_locations=[str(package)]
-        )
-        assert spec
-        sys.modules.setdefault(package.name, importlib.util.module_from_spec(spec))
-    places = sys.modules[package.name].__path__
-    if str(package) not in places:  # the same code from another model: its first folder may go away
-        places.append(str(package))
+class Sources(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type: ignore[misc]
+    """Imports a package from the very text that was held against its hash. What else lies beside the sources, bytecode
+    or extension modules, is never looked at; nor need the folder stay."""
+
+    def __init__(self, package: Path, texts: dict[str, str]) -> None:
+        self.package, self._texts = package, texts
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:  # noqa: ARG002
+        return importlib.util.spec_from_loader(fullname, self) if self._path(fullname) else None
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self.package / self._path(fullname))
+
+    def get_data(self, path: str | bytes) -> bytes:
+        return self._texts[Path(str(path)).relative_to(self.package).as_posix()].encode()
+
+    def _path(self, fullname: str) -> str:
+        """Where in the package a module's source is; "" if it is none of it."""
+        top, *parts = fullname.split(".")
+        places = ("/".join([*parts, "__init__.py"]), "/".join(parts) + ".py") if top == self.package.name else ()
+        return next((place for place in places if place in self._texts), "")
 
 
 # ── pandas to Arrow ─────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def local(workspace: Workspace, store: Store, found: ModelVersion) -> Version:
     uri = store.client.get_model_version_download_uri(name, found.version)
     if place := artifact.local(uri):
         return Version(name, number, place, tags)
-    folder = workspace.state / "models" / name / f"{number}-{tags[TAG + 'description_sha256'][:12]}"
+    folder = workspace.state / "models" / _plain(name) / f"{number}-{_plain(tags[TAG + 'description_sha256'][:12])}"
     if not folder.is_dir():
         try:
             _fetch(store, uri, folder)
@@ -128,6 +129,13 @@ def local(workspace: Workspace, store: Store, found: ModelVersion) -> Version:
                 raise _cleaned(tags, uri) from error
             raise
     return Version(name, number, folder, tags, fetched=True)
+
+
+def _plain(name: str) -> str:
+    """A server's word as the name of a folder. Raises RegistryError if it would lead elsewhere."""
+    if not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise RegistryError("the registry names a model in a way that is no name of a folder", where=repr(name))
+    return name
 
 
 def _fetch(store: Store, uri: str, folder: Path) -> None:
@@ -170,6 +178,9 @@ def opened(version: Version) -> Shipped:
         raise RegistryError(
             f"{model.DESCRIPTION} is absent or not what was registered", where=place, fix=way_out(version)
         )
+    code = sorted(found.name for found in (version.folder / artifact.CODE).glob("*"))
+    if code != [version.tags.get(f"{TAG}code")]:
+        raise RegistryError("the model's code is absent or not what was registered", where=place, fix=way_out(version))
     try:
         return artifact.load(version.folder)
     except RegistryError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..contract import Json
 from ..errors import TrainingFailed
 from ..versioning import checkouts
-from ..workspace import Workspace
+from ..workspace import FORCED, Workspace
 
 _PROGRAM = Path(__file__).with_name("replay.py")
 _HOME = Path(__file__).parents[2]  # the folder that this Tidemill is imported from
@@ -62,7 +62,7 @@ class Replay:
     def _environment(self) -> dict[str, str]:
         """As Ray gives it to a trial, with the checkout first on the import path."""
         threads = str(self.task["inputs"]["resources"]["cpus"])
-        return os.environ | {"PYTHONPATH": os.pathsep.join(self._import_path()), "OMP_NUM_THREADS": threads}
+        return os.environ | FORCED | {"PYTHONPATH": os.pathsep.join(self._import_path()), "OMP_NUM_THREADS": threads}
 
     def _import_path(self) -> list[str]:
         """The checkout's side of what lies in the repository, then the rest; this Tidemill last, for a project that

@@ -245,6 +245,11 @@ def footer(key: str, made: Made) -> dict[str, str]:
 
 
 def _refuse_foreign(delivery: Delivery) -> None:
+    below = delivery.output.rglob("*") if delivery.folder else ()
+    if links := [found for found in below if found.is_symlink() and found.is_dir()]:
+        raise ParamsError(
+            "leads out of the output", where=str(links[0]), fix="remove the link, or choose another place"
+        )
     told = delivery._told.get("files", {})
     foreign = [n for n in delivery.names() if n not in told and footer_key(delivery.path(n)) is None]
     if foreign:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contract import Column, Hyper, Json, Metrics, Objective, Spec
+from ..errors import hidden
 from ..sweep import Trial
 from ..workspace import Workspace
 from . import report, runs
@@ -196,7 +197,7 @@ class SweepRun:
             if key not in self._trials:
                 child.end("KILLED")
         if why:
-            self._parent.tag({f"{TAG}error": why[:LONGEST]})
+            self._parent.tag({f"{TAG}error": hidden(why)[:LONGEST]})
         self._parent.end(status)
 
     def _put(self, *events: tuple[str, Any]) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from .. import room
 from ..errors import TidemillError, Unreachable
-from ..workspace import Workspace
+from ..workspace import Workspace, guard_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,6 +79,7 @@ def open_store(workspace: Workspace) -> Store:
 
     Raises Unreachable within seconds if nothing usable answers there.
     """
+    guard_environment()
     uri = workspace.tracking_uri
     for name, value in HABITS.items():
         os.environ.setdefault(name, value)
@@ -115,9 +116,9 @@ def answering(uri: str) -> Iterator[None]:
         if "out-of-date database schema" in error.message:
             raise TidemillError(
                 "the tracking database was made by another version of MLflow",
-                where=_shown(uri),
+                where=uri,
                 why=error.message.splitlines()[0].partition(". ")[0],
-                fix=f"copy the database, then `mlflow db upgrade {_shown(uri)}`",
+                fix=f"copy the database, then `mlflow db upgrade {uri}`",
             ) from error
         if error.error_code in _SILENCE or "API request to" in error.message:
             raise _unreachable(uri, error.message) from error
@@ -143,13 +144,7 @@ def _unreachable(uri: str, why: str) -> TidemillError:
     else:
         fix = "correct MLFLOW_TRACKING_URI, or unset it to use the embedded store"
     reason = " ".join(why.split()).rpartition("Caused by ")[2].partition(" [SQL:")[0].partition(" (Background")[0]
-    return Unreachable("MLflow does not answer", where=_shown(uri), why=reason[:300], fix=fix)
-
-
-def _shown(uri: str) -> str:
-    """The address without the password that it may hold."""
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+    return Unreachable("MLflow does not answer", where=uri, why=reason[:300], fix=fix)
 
 
 def _probe_server(uri: str) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import sys
 import time
 import uuid
@@ -21,6 +22,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import Callback
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -121,6 +123,7 @@ def _run(course: Course) -> None:
         folder = stack.enter_context(sessions.folder())
         stack.enter_context(sessions.signals_kept())
         workers = _Workers(course, share, request.resources)
+        _keep_secrets()
         workers.slots()  # raises before anything starts, if there can be none
         handed = _Segments(course, workers)
         lesson = ray.put(_lesson(course, share, package))
@@ -159,7 +162,19 @@ def _lesson(course: Course, share: Share, package: str) -> Lesson:
         checkpoint_every_s=request.checkpoint_every_s,
         token=course.lease.token,
         folders=() if share.joined else (str(sessions.import_folder(package).parent),),
+        environment=_for_storage() if share.joined else {},
     )
+
+
+def _keep_secrets() -> None:
+    """Tune asks Ray to set the keys of AWS in its processes, and Ray logs what it is asked: they go by the lesson.
+    There is only this set of names to take them from, for good, as sweeps overlap; a test reads a cluster's logs."""
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    names.difference_update({name for name in names if name.startswith("AWS_")})
+
+
+def _for_storage() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "FSSPEC_"))}
 
 
 def _trainable(lesson: Any) -> Callable[[dict[str, Any]], None]:

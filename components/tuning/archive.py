@@ -102,6 +102,9 @@ class Archive:
         rows = checkpoints.read_json(self._at(FINISHED_FILE))
         if rows is None:
             return None
+        if not (isinstance(rows, list) and rows and all(map(_told, rows))):
+            checkpoints.remove(self._at(FINISHED_FILE))
+            return None
         trials = [Trial(**row) for row in rows]
         trials = [dataclasses.replace(t, checkpoint=self._place(t)) for t in trials]
         try:
@@ -140,6 +143,16 @@ class Archive:
 
     def _at(self, *names: str) -> str:
         return posixpath.join(self.request.storage, *names)
+
+
+def _told(row: Json) -> bool:
+    """Whether a row of finished.json is a trial. Others may write to the storage, and what is named there is read and,
+    if damaged, removed: so a trial is named by its key and a checkpoint by its epoch, and neither by a path."""
+    names = {field.name for field in dataclasses.fields(Trial)}
+    if not isinstance(row, dict) or set(row) != names or not isinstance(row["hyper"], dict):
+        return False
+    named = row["checkpoint"] == "" or checkpoints.is_name(row["checkpoint"])
+    return named and bool(row["key"] == configurations.key(row["hyper"]))
 
 
 def _unreachable(storage: str, error: Exception) -> Unreachable:

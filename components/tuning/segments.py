@@ -6,6 +6,7 @@ anew at the start of the next. Knows nothing of Ray: whoever calls it passes the
 
 from __future__ import annotations
 
+import os
 import posixpath
 import random
 import sys
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import torch
 
@@ -32,7 +34,8 @@ _TELL_EVERY_S = 1.0  # each telling costs a round trip to the driver, in which n
 @dataclass(frozen=True)
 class Lesson:
     """What all segments of a sweep share. `token` is that of the driver's lease; `folders` are put on the import path,
-    for packages of the user's own."""
+    for packages of the user's own. `environment` is what the storage wants to be opened with, secrets among it: Ray
+    keeps it in memory with the data, where its own settings for processes would be logged."""
 
     family: str
     data: Data
@@ -43,6 +46,7 @@ class Lesson:
     checkpoint_every_s: float
     token: str
     folders: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,8 @@ def _reset(lesson: Lesson) -> None:
     for folder in reversed(lesson.folders):
         if folder not in sys.path:
             sys.path.insert(0, folder)
+    os.environ.update(lesson.environment)
+    fsspec.config.set_conf_env(fsspec.config.conf)  # it was read when fsspec was imported
     torch.set_num_threads(lesson.threads)
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(lesson.seed % 2**63)

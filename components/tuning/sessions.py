@@ -27,6 +27,7 @@ import ray
 from ray.job_config import JobConfig
 
 from ..errors import ParamsError, TidemillError, Unreachable
+from ..workspace import FORCED
 
 _ANSWER_WITHIN_S = 3.0
 _LONGEST_FOLDER = 40  # Ray adds up to 64 characters for its sockets, whose paths may have 107
@@ -208,7 +209,8 @@ def _start(stack: contextlib.ExitStack) -> None:
 
 def _join(stack: contextlib.ExitStack, address: str, packages: frozenset[str]) -> None:
     require(address)
-    environment = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "FSSPEC_", "TUNE_"))}
+    # Ray writes these into its logs as they are: no secret may be among them.
+    environment = {k: v for k, v in os.environ.items() if k.startswith("TUNE_")} | FORCED
     runtime_env = {"py_modules": [str(import_folder(name)) for name in sorted(packages)], "env_vars": environment}
     stack.enter_context(_silence())
     stack.callback(ray.shutdown)
@@ -260,13 +262,13 @@ def _unreachable(address: str, why: str) -> TidemillError:
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Ray takes these by the environment alone. What the user has set stays."""
+    """Ray takes these by the environment alone. What the user has set stays, but for what is forced."""
     before = dict(os.environ)
-    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in before})
+    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in before} | FORCED)
     try:
         yield
     finally:
-        for name in (*_SETTINGS, "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):  # Ray sets the last itself
+        for name in (*_SETTINGS, *FORCED, "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):  # Ray sets the last itself
             if name not in before:
                 os.environ.pop(name, None)
 

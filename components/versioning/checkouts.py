@@ -14,7 +14,7 @@ from pathlib import Path
 from ..digests import digest
 from ..errors import TidemillError
 from ..workspace import Workspace
-from . import condition
+from . import condition, tracked
 
 
 @contextlib.contextmanager
@@ -106,10 +106,9 @@ def _from_remote(workspace: Workspace, _name: str, md5: str, place: Path) -> str
     if not (workspace.root / ".dvc").is_dir():
         return "so there is no remote"
     from dvc.config import NoRemoteError
-    from dvc.repo import Repo
 
     try:
-        with Repo(str(workspace.root)) as repo:
+        with tracked.repository(workspace) as repo:
             remote = repo.cloud.get_remote_odb(command="fetch")
             remote.fs.get_file(remote.oid_to_path(md5), str(place))
     except NoRemoteError:

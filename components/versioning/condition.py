@@ -111,10 +111,9 @@ def _object(cache: Path, md5: str) -> Path:
 def _cache(workspace: Workspace) -> Path:
     """The folder of the cache's objects, wherever DVC's settings put it."""
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     try:
-        with Repo(str(workspace.root)) as repo:
+        with tracked.repository(workspace) as repo:
             return Path(repo.cache.local.path)
     except DvcException as error:
         fix = "git init, or: dvc config core.no_scm true" if "git" in str(error) else "mend .dvc/config"

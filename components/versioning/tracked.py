@@ -62,11 +62,10 @@ def cache(workspace: Workspace, files: Sequence[Path]) -> None:
     if not (workspace.root / ".dvc").is_dir() or not files:
         return
     from dvc.lock import LockError
-    from dvc.repo import Repo
 
     clear_stale_lock(workspace)
     try:
-        with Repo(str(workspace.root)) as repo, repo.lock:
+        with repository(workspace) as repo, repo.lock:
             for file in files:
                 for out in repo.find_outs_by_path(str(file)):
                     out.save()
@@ -74,6 +73,16 @@ def cache(workspace: Workspace, files: Sequence[Path]) -> None:
     except LockError as error:
         fix = f"wait for it to end, then: dvc commit {FILE}"
         raise Busy("DVC works on this project now", where=str(workspace.root), why=str(error), fix=fix) from error
+
+
+def repository(workspace: Workspace) -> Any:
+    """DVC's own view of the project; close it. DVC unpickles what it remembers of files, and by default from below
+    /var/tmp, where any user of the machine may have put it: here it lies in the project, where only its owner gets."""
+    from dvc.repo import Repo
+
+    remembered = workspace.state / "dvc"
+    remembered.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Repo(str(workspace.root), config={"core": {"site_cache_dir": str(remembered)}})
 
 
 def clear_stale_lock(workspace: Workspace) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -423,7 +424,8 @@ def test_a_cluster_started_elsewhere_is_sent_the_code(
     (package / "__init__.py").touch()
     (tmp_path / "elsewhere").mkdir()
     found = os.pathsep.join([str(REPOSITORY), str(tmp_path / "lib")])
-    environment = keys | {"RAY_ADDRESS": address, "PYTHONPATH": found}
+    planted = {"AWS_SECRET_ACCESS_KEY": "planted-secret-31de", "FSSPEC_S3_SECRET": "planted-secret-31de"}
+    environment = keys | planted | {"RAY_ADDRESS": address, "PYTHONPATH": found}
     storage = tmp_path / "sweep"
     driver = spawned(storage, "ownpackage.learner:Toy", whole.settings, tmp_path / "elsewhere", **environment)
     out, err = driver.communicate(timeout=240)
@@ -432,3 +434,22 @@ def test_a_cluster_started_elsewhere_is_sent_the_code(
     assert [(status, epochs) for _, status, epochs, _ in rows] == [(t.status, len(t.curve)) for t in whole.trials]
     described = [json.loads((Path(row[3]) / checkpoints.DESCRIPTION).read_bytes())["sha256"] for row in rows]
     assert described == weights(whole.trials), "the same weights as on a Ray of its own"
+    logs = [file for folder in Path(tempfile.gettempdir()).glob("rt-*") for file in folder.rglob("*") if file.is_file()]
+    assert logs and not [file for file in logs if b"planted-secret-31de" in file.read_bytes()]
+
+
+def test_a_local_ray_obeys_only_who_has_its_token(here: None) -> None:
+    """It listens on every interface, whatever it is told. What it starts inherits the token, and loads no pickle."""
+    started = {process.name(): process for process in psutil.Process().children(recursive=True)}
+    for name in ("gcs_server", "raylet"):
+        assert any(c.status == psutil.CONN_LISTEN for c in started[name].net_connections("inet"))
+        told = started[name].environ()
+        assert len(told["RAY_AUTH_TOKEN"]) == 64 and told["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+        assert not [p for p in started.values() if told["RAY_AUTH_TOKEN"] in " ".join(p.cmdline())]
+    address = ray.get_runtime_context().gcs_address
+    stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    for token in ("", "0" * 64):
+        asked = [str(Path(sys.executable).parent / "ray"), "status", f"--address={address}"]
+        known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
+        said = subprocess.run(asked, env=stranger | known, capture_output=True, text=True, timeout=60)
+        assert said.returncode != 0 and "uthentication" in said.stdout + said.stderr

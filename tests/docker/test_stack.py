@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 import textwrap
@@ -51,6 +52,10 @@ def get(team: Stack, url: str, at: str = "scheduler", **headers: str) -> tuple[i
         """
     code, said = json.loads(work(team, program, at))
     return int(code), said
+
+
+def login(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def rows(team: Stack, database: str, query: str) -> list[str]:
@@ -104,10 +109,24 @@ def test_checkpoints_go_to_the_object_store_by_s3_addresses(team: Stack) -> None
 
 def test_mlflow_answers_the_names_it_is_called_by_and_no_page_from_elsewhere(team: Stack) -> None:
     search = "http://mlflow:5000/api/2.0/mlflow/experiments/search?max_results=1"
-    assert get(team, search)[0] == 200
-    assert get(team, search, Host="localhost:5000")[0] == 200
-    assert get(team, search, Host="127.0.0.1:15000")[0] == 200
-    assert get(team, search, Host="evil.example")[0] == 403
+    member = {"Authorization": login("tidemill", team.secrets["MLFLOW_PASSWORD"])}
+    assert get(team, search, **member)[0] == 200
+    assert get(team, search, Host="localhost:5000", **member)[0] == 200
+    assert get(team, search, Host="127.0.0.1:15000", **member)[0] == 200
+    assert get(team, search, Host="evil.example", **member)[0] == 403
+
+
+def test_mlflow_asks_for_the_password(team: Stack) -> None:
+    server = "http://mlflow:5000"
+    for path in (
+        "/api/2.0/mlflow/experiments/search?max_results=1",
+        "/api/2.0/mlflow-artifacts/artifacts",
+        "/ajax-api/2.0/mlflow/experiments/search?max_results=1",
+        "/",
+    ):
+        assert get(team, server + path)[0] == 401
+        assert get(team, server + path, Authorization=login("tidemill", "wrong"))[0] == 401
+    assert get(team, f"{server}/health")[0] == 200
 
 
 def test_prefect_asks_for_the_password_and_knows_the_schedule(team: Stack) -> None:

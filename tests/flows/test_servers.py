@@ -522,6 +522,9 @@ def test_up_starts_nothing_that_runs_elsewhere_and_says_so_when_it_does_not_answ
         process.stop()
 
 
+PLANTED = "planted-secret-77ab"
+
+
 # ── the real servers ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -536,7 +539,10 @@ def test_up_with_the_real_servers(workspace: Workspace) -> None:
         servers.up(Workspace(Path.cwd()), SimpleNamespace(pipelines={{}}), lambda line: print(line, flush=True))
         """
     command = [sys.executable, "-c", textwrap.dedent(body)]
-    keeper = subprocess.Popen(command, cwd=workspace.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    unwise = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true", "AWS_SECRET_ACCESS_KEY": PLANTED}
+    keeper = subprocess.Popen(
+        command, cwd=workspace.root, env=unwise, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert keeper.stdout is not None
     try:
         heard = ""
@@ -555,12 +561,16 @@ def test_up_with_the_real_servers(workspace: Workspace) -> None:
         assert answers_to(urllib.request.Request(search, headers={"Host": "evil.example"})) == 403
         listening = {c.laddr.ip for p in members for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}
+        assert {p.environ()["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] for p in members} == {"false"}
+        assert not [p for p in members if PLANTED in " ".join(p.cmdline())]
     finally:
         keeper.send_signal(signal.SIGTERM)
         code = keeper.wait(60)
         keeper.stdout.close()
     assert code == 0
     wait_dead(*members, patience_s=0)
+    assert PLANTED not in heard
+    assert not [p for p in workspace.root.rglob("*") if p.is_file() and PLANTED.encode() in p.read_bytes()]
 
 
 def answers_to(request: urllib.request.Request) -> int:
