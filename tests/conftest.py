@@ -82,6 +82,7 @@ SECRETS = {
     "MLFLOW_TRACKING_PASSWORD": "planted-secret-8a42",
     "POSTGRES_PASSWORD": "planted-secret-8a43",
     "TIDEMILL_NOTIFY_WEBHOOK": "http://127.0.0.1:9/planted-secret-8a44",
+    "TIDEMILL_NOTIFY_EMAIL": "mailto://anna:planted-secret-5c21@127.0.0.1:9?to=anna@example.org",
 }
 
 STARTED = """\
