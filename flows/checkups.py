@@ -11,8 +11,10 @@ import psutil
 from components.health import Finding
 from components.plan import Project
 
+from . import orphans
 from .processes import LOOPBACK, Process, free_port
 from .roster import PREFECT, RUN, Entry, Roster
+from .servers import prefect_server
 
 _PORTS = {PREFECT: ("TIDEMILL_PREFECT_PORT", 4200), "mlflow": ("TIDEMILL_MLFLOW_PORT", 5000)}
 _ELSEWHERE = {PREFECT: "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
@@ -50,6 +52,23 @@ def _forget(roster: Roster, name: str, entry: Entry) -> None:
         if roster.entries().get(name) == entry and not entry.process.alive():
             entry.process.stop()  # what its group has left
             roster.drop(name)
+
+
+def flow_runs(project: Project) -> list[Finding]:
+    """Flow runs that Prefect shows as running, of processes that are dead."""
+    return [
+        Finding.wrong(
+            f"flow run {run} was left by process {pid}, which is dead",
+            "Prefect's pages show work that nobody does; the next run closes it",
+            repair=partial(_close, project),
+        )
+        for run, pid in orphans.left(project.workspace).items()
+    ] or [Finding.well("no flow run of a dead process")]
+
+
+def _close(project: Project) -> None:
+    with prefect_server(project.workspace, project.say):
+        orphans.close(project.workspace)
 
 
 def ports(project: Project) -> list[Finding]:

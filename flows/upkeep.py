@@ -73,7 +73,7 @@ def checks() -> Mapping[str, Check]:
 
     from . import checkups
 
-    return {**health.CHECKS, "servers": checkups.servers, "ports": checkups.ports}
+    return {**health.CHECKS, "flow runs": checkups.flow_runs, "servers": checkups.servers, "ports": checkups.ports}
 
 
 def _row(thing: Expendable) -> dict[str, str]:

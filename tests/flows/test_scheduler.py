@@ -8,6 +8,8 @@ import http.server
 import json
 import socketserver
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -128,6 +130,48 @@ def project(workspace: Workspace) -> Project:
     project = open_project(workspace.root)
     deploy(project)
     return project
+
+
+@pytest.fixture
+def dead() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_dead_process_left_as_running_is_closed_with_its_tasks(project: Project, dead: int) -> None:
+    from prefect import flow, task
+    from prefect.client.orchestration import get_client
+    from prefect.states import Completed, Running
+
+    from flows import orphans
+    from flows.checkups import flow_runs
+
+    @task
+    def work() -> None: ...
+
+    @flow
+    def left() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        ids = [client.create_flow_run(left, state=Running()).id for _ in range(3)]
+        done = client.create_flow_run(left, state=Completed()).id
+        task_run = client.create_task_run(work, ids[0], dynamic_key="0", state=Running()).id
+        folder = project.workspace.state / "flow-runs"
+        folder.mkdir(exist_ok=True)
+        for name in (ids[0], done, uuid4()):  # the last is another server's
+            (folder / f"{name}.json").write_text(json.dumps({"pid": dead, "born": 1.0}))
+        with orphans.noted(project.workspace, str(ids[1])), orphans.noted(project.workspace, ""):
+            assert [one.ok for one in flow_runs(project)] == [False] * 3
+            assert orphans.close(project.workspace) == 1
+            assert [path.stem for path in folder.iterdir()] == [str(ids[1])], "who lives is left alone"
+        states = [client.read_flow_run(one).state for one in (*ids, done)]
+        assert [state and state.name for state in states] == ["Crashed", "Running", "Running", "Completed"]
+        assert states[0] and states[0].message == f"process {dead} died"
+        ended = client.read_task_run(task_run).state
+        assert ended and ended.is_crashed()
+    assert not list(folder.iterdir())
+    assert [one.ok for one in flow_runs(project)] == [True]
 
 
 def deploy(project: Project) -> Any:
