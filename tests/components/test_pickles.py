@@ -202,8 +202,8 @@ def test_tables(tmp_path: Path, payload: bytes, marker: Path) -> None:
     file = poisoned(tmp_path / "rows.parquet", payload)
     assert parquet.read(file).column("height").to_pylist() == [1.0, 2.0]
     wanted = intake.Wanted(Spec("tides", "regression", (Column("height", "number"),)))
-    (_, batch), *_ = intake.open_file(file, wanted).batches(10)
-    assert batch.column("height").to_pylist() == [1.0, 2.0]
+    piece, *_ = intake.open_file(file, wanted).batches(10)
+    assert piece.inputs.column("height").to_pylist() == [1.0, 2.0]
     for name in ("rows.csv", "whole.parquet"):
         (tmp_path / name).write_bytes(payload)
         with pytest.raises(BadInput):

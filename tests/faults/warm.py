@@ -82,9 +82,7 @@ def _end(code: int) -> NoReturn:
 
     for number in (signal.SIGINT, signal.SIGTERM):  # the command has said its last word
         signal.signal(number, signal.SIG_IGN)
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
