@@ -13,9 +13,10 @@ import functools
 import math
 import os
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ __all__ = ["interrupt", "require", "session", "sweep"]
 
 _RETRIES = 2  # of a segment whose process died
 _COUNT_CPUS_EVERY_S = 30.0
+_registering = threading.Lock()
 
 
 def sweep(request: Request, watcher: Watcher, *, fresh: bool = False) -> list[Trial]:
@@ -177,16 +179,21 @@ def _for_storage() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "FSSPEC_"))}
 
 
-def _trainable(lesson: Any) -> Callable[[dict[str, Any]], None]:
+def _trainable(lesson: Any) -> str:
+    """The name under which Tune knows how a segment of this sweep is learnt."""
+
     def learn(config: dict[str, Any]) -> None:
         def tell(told: Told) -> None:
             tune.report({"told": [dataclasses.asdict(told)]})  # in a list: Tune flattens dictionaries
 
         segments.learn(_fetched(lesson), Segment(**config["segment"][0]), config["known"], tell)
 
-    # Tune keeps trainables by their name for the whole process: two sweeps at once must not share one.
-    learn.__name__ = f"learn-{uuid.uuid4().hex}"
-    return learn
+    # Tune keeps trainables by their name for the whole process: two sweeps at once must not share one. It keeps them in
+    # a dictionary that it walks through at each registration, so two must not register at once either.
+    learn.__name__ = name = f"learn-{uuid.uuid4().hex}"
+    with _registering:
+        tune.register_trainable(name, learn)
+    return name
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -308,6 +309,13 @@ def test_an_interrupt_ends_sweeps_in_other_threads_with_all_in_flight_checkpoint
         assert found is not None, "what was in flight is lost"
         assert found.record["curve"] == curve
     assert not (tmp_path / "lease.json").exists()
+
+
+def test_sweeps_may_begin_in_the_same_moment(here: None) -> None:
+    """Tune's registry of what can be learnt fails where two threads write to it."""
+    with ThreadPoolExecutor(8) as pool:
+        names = [begun.result() for begun in [pool.submit(tuning._trainable, None) for _ in range(200)]]
+    assert len(set(names)) == 200
 
 
 def test_a_sweep_is_one_processs_at_a_time(here: None, tmp_path: Path) -> None:
