@@ -1,7 +1,7 @@
 """Whatever dies, whenever it does, the same command goes on, and in the end all is as if nothing had happened.
 
-`make faults` plays many rounds of each fault alone. Here five pipelines each suffer all of them: ten minutes, so it is not
-part of `make test`. pytest -m faults tests/faults
+`make faults` plays many rounds of each fault alone. Here five pipelines suffer all of them, which takes ten minutes,
+so it is not part of `make test`: pytest -m faults tests/faults
 """
 
 from __future__ import annotations
