@@ -227,14 +227,13 @@ class World:
             def rows(query: str) -> list[Any]:
                 return db.execute(query, {"name": name}).fetchall()
 
+            # What a run is, and of which trial: a scoring has a run of its own, by what was scored.
+            which = "(select group_concat(value) from (select value from tags t where t.run_uuid = r.run_uuid and t.key"
+            which += " in ('tidemill.kind', 'tidemill.trial', 'tidemill.score_key') order by t.key))"
             of = "experiments e join runs r using (experiment_id)"
-            runs = rows(
-                "select coalesce((select value from tags t where t.run_uuid = r.run_uuid and t.key = 'tidemill.trial'),"
-                f" ''), r.status from {of} where e.name = :name and r.lifecycle_stage = 'active'"
-            )
+            runs = rows(f"select {which}, r.status from {of} where e.name = :name and r.lifecycle_stage = 'active'")
             points = rows(
-                "select coalesce((select value from tags t where t.run_uuid = r.run_uuid and t.key = 'tidemill.trial'),"
-                f" ''), m.key, m.step, m.value from {of} join metrics m using (run_uuid) where e.name = :name"
+                f"select {which}, m.key, m.step, m.value from {of} join metrics m using (run_uuid) where e.name = :name"
             )
             versions = rows("select version, status from model_versions where name = :name")
             aliases = rows("select alias, version from registered_model_aliases where name = :name")
