@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from .errors import Busy
+from .ticking import every
 from .workspace import Workspace, command, lease_s
 
 _mine: dict[Path, IO[str]] = {}  # the lock files that this process holds
@@ -104,7 +105,7 @@ def _held(workspace: Workspace, pipeline: str) -> Iterator[tuple[IO[str], str]]:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         lock.write(f"process {os.getpid()} ({command()}) since {started}")
         lock.flush()
-        stack.enter_context(_alive(lock))
+        stack.enter_context(every(lease_s() / 6, lambda: os.utime(lock.fileno()), "sign of life"))
         _mine[file] = lock
         stack.callback(_mine.pop, file)
         yield lock, before
@@ -153,24 +154,6 @@ def _commits(workspace: Workspace, pipeline: str, how: int) -> Iterator[None]:
         except BlockingIOError:
             raise _busy(pipeline, _file(workspace, pipeline)) from None
         yield
-
-
-@contextlib.contextmanager
-def _alive(lock: IO[str]) -> Iterator[None]:
-    """Give a sign of life now and then: the time of the lock file."""
-    over = threading.Event()
-
-    def tell() -> None:
-        while not over.wait(lease_s() / 6):
-            os.utime(lock.fileno())
-
-    telling = threading.Thread(target=tell, name="sign of life", daemon=True)
-    telling.start()
-    try:
-        yield
-    finally:
-        over.set()
-        telling.join()
 
 
 def _stands(lock: IO[str], file: Path) -> bool:

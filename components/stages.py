@@ -20,8 +20,6 @@ from .receipts import Receipt
 from .sweep import Request, Trial, Watchers
 from .work import Work, play
 
-score_table, score_partition, backfilling = scores.score_table, scores.score_partition, scores.backfilling
-
 if TYPE_CHECKING:
     from .tracking import Origin
 

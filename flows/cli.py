@@ -152,11 +152,11 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Write the champion's predictions for a table."""
-    from components import stages
+    from components import scores
 
     project = _project()
     project.params.pipeline(pipeline)
-    scored = stages.score_table(project, pipeline, source, output, ignore_extra=ignore_extra, row_id=row_id)
+    scored = scores.score_table(project, pipeline, source, output, ignore_extra=ignore_extra, row_id=row_id)
     batch = scored.pop("input")
     show([scored], as_json)
     if scored["drifting"] and project.params.pipeline(pipeline).scoring.drift.then == "train":

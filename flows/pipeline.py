@@ -18,7 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from components import holds, partitions, results, stages
+from components import holds, partitions, results, scores, stages
 from components.contract import Json
 from components.errors import TidemillError, Unreachable
 from components.partitions import Partition
@@ -114,7 +114,7 @@ def pipelines(names: list[str], root: str = ".") -> None:
 
 @task(name="score partition", task_run_name="score {name} {partition.name}", **_stage)
 def score_partition(project: Project, name: str, partition: Partition) -> Json:
-    return stages.score_partition(project, name, partition)
+    return scores.score_partition(project, name, partition)
 
 
 @flow(name="backfill", flow_run_name="backfill {name} {first} … {last}", persist_result=False)
@@ -126,7 +126,7 @@ def backfill(name: str, first: str, last: str, at_once: int = AT_ONCE, root: str
     there, _ = partitions.present(layout.span(first, last), layout)
     with (
         orphans.noted(project.workspace, project.flow_run),
-        stages.backfilling(project, name),
+        scores.backfilling(project, name),
         ThreadPoolExecutor(at_once) as pool,
     ):
         started = [pool.submit(copy_context().run, score_partition, project, name, one) for one in there]

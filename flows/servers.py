@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from components.errors import Unreachable
+from components.ticking import every
 from components.workspace import Workspace
 
 from . import notices, programs
@@ -66,7 +66,8 @@ def prefect_server(workspace: Workspace, say: Say) -> Iterator[str]:
     with roster.using():
         api = _join_or_start(workspace, roster, say)
         settings = {**programs.prefect_settings(workspace), "PREFECT_API_URL": api}
-        with _revived(workspace, roster, say), _settings(settings):
+        reviving = every(1.0, lambda: _revive(workspace, roster, say), "prefect watch")
+        with reviving, _settings(settings):
             try:
                 yield api
             finally:
@@ -185,35 +186,24 @@ def _join_or_start(workspace: Workspace, roster: Roster, say: Say) -> str:
             raise programs.not_started(PREFECT, roster.log(PREFECT), why)
 
 
-@contextlib.contextmanager
-def _revived(workspace: Workspace, roster: Roster, say: Say) -> Iterator[None]:
-    """Start the runs' own server again, where it was, if it dies; one that `tidemill up` keeps is its to start."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(1.0):
-            entry = roster.entries().get(PREFECT)
-            if entry is not None and entry.keeper == RUN and not entry.process.alive():
-                _revive(workspace, roster, say)
-
-    watching = threading.Thread(target=watch, name="prefect watch", daemon=True)
-    watching.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watching.join()
-
-
 def _revive(workspace: Workspace, roster: Roster, say: Say) -> None:
+    """Start the runs' own server again, where it was, if it died; one that `tidemill up` keeps is its to start."""
+    if not _died(roster):
+        return
     with roster.held():
-        entry = roster.entries().get(PREFECT)
-        if entry is None or entry.process.alive():  # another run was faster
+        entry = _died(roster)
+        if entry is None:  # another run was faster
             return
         say("the Prefect server died; starting it again")
         entry.process.stop()  # what it left behind
         server = programs.prefect(workspace, urlsplit(entry.url).port or 0)
         server.start(roster, RUN)
+
+
+def _died(roster: Roster) -> Entry | None:
+    """The runs' own server, if it is dead."""
+    entry = roster.entries().get(PREFECT)
+    return entry if entry is not None and entry.keeper == RUN and not entry.process.alive() else None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from components import lineage, params, receipts, registry, stages, versioning
+from components import lineage, params, receipts, registry, scores, stages, versioning
 from components.contract import Data
 from components.errors import ParamsError, RegistryError, TidemillError
 from components.lineage import Record, branches
@@ -71,7 +71,7 @@ def live(root: Path) -> None:
     for seed in (1, 2):
         (root / "params.yaml").write_text(PARAMS.format(seed=seed))
         play(open_project(root, FLOW_RUN if seed == 1 else ""))
-    stages.score_table(open_project(root), "plus", root / "tomorrow.csv", root / "out" / "scores.parquet")
+    scores.score_table(open_project(root), "plus", root / "tomorrow.csv", root / "out" / "scores.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_a_folder_of_scores_is_one_piece_of_work(made: Path, tmp_path: Path) -> 
     (there.root / "days").mkdir()
     for day in ("monday", "tuesday"):
         shutil.copy(made / "tomorrow.csv", there.root / "days" / f"{day}.csv")
-    stages.score_table(open_project(there.root), "plus", there.root / "days", there.root / "scored")
+    scores.score_table(open_project(there.root), "plus", there.root / "days", there.root / "scored")
     tree = trace(there, str(there.root / "scored"))
     assert set(tree.facts["files"]) == {"scored/monday.csv.parquet", "scored/tuesday.csv.parquet"}
     check_origins(tree, there.root)
@@ -275,7 +275,7 @@ def test_the_same_work_again_leaves_no_other_record(made: Path) -> None:
     assert len(before) == 7, "train and register twice; validate, score and a person's table once"
     project = open_project(made)
     play(project)
-    stages.score_table(project, "plus", made / "tomorrow.csv", made / "out" / "scores.parquet")
+    scores.score_table(project, "plus", made / "tomorrow.csv", made / "out" / "scores.parquet")
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 

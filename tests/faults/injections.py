@@ -71,7 +71,7 @@ def trial_killed(world: World, name: str, draw: random.Random) -> float:
 def node_killed(world: World, name: str, draw: random.Random) -> float:
     """The raylet, and with it every process that learns here."""
     run, _ = _learning(world, name, LEARNER)
-    raylet = run.child("raylet") or run.child(str(_ray_file("raylet")))
+    raylet = run.child("raylet")
     assert raylet is not None, "there is no raylet"
     run.pause(draw.uniform(0.0, 2.0))
     at = time.monotonic()
@@ -345,12 +345,6 @@ def _learning(world: World, name: str, what: str) -> tuple[Run, psutil.Process]:
             return run, found
         assert run.alive(), f"no {what} was ever there:\n{run.text}"
         time.sleep(0.02)
-
-
-def _ray_file(name: str) -> Path:
-    import ray
-
-    return next(Path(ray.__file__).parent.rglob(name))
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from components import results, stages
+from components import results, scores, stages
 from components.errors import BadInput, Busy, RegistryError, Unreachable, ValidationFailed
 from components.holds import working
 from components.workspace import Workspace
@@ -146,8 +146,8 @@ def test_one_partition_that_fails_does_not_stop_the_others(
             raise BadInput(f"bad {partition.name}")
         return {"partition": partition.name}
 
-    monkeypatch.setattr(stages, "score_partition", score)
-    monkeypatch.setattr(stages, "backfilling", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(scores, "score_partition", score)
+    monkeypatch.setattr(scores, "backfilling", lambda *_: contextlib.nullcontext())
     with pytest.raises(BadInput, match="bad 2026-01-02"):
         backfill(bare, tmp_path)
     assert sorted(played) == days
@@ -158,15 +158,15 @@ def test_several_partitions_are_scored_at_once_and_told_in_order(
     bare: types.ModuleType, days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = threading.Barrier(2, timeout=10)
-    monkeypatch.setattr(stages, "score_partition", lambda _project, _name, one: (both.wait(), one.name)[1])
-    monkeypatch.setattr(stages, "backfilling", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(scores, "score_partition", lambda _project, _name, one: (both.wait(), one.name)[1])
+    monkeypatch.setattr(scores, "backfilling", lambda *_: contextlib.nullcontext())
     assert backfill(bare, tmp_path) == days
 
 
 def test_a_second_backfill_of_a_pipeline_is_told(
     bare: types.ModuleType, days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "score_partition", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(scores, "score_partition", lambda *_: pytest.fail("scored"))
     with (
         working(Workspace(tmp_path), "one.backfill"),
         pytest.raises(Busy, match="another backfill of one is at work") as caught,
@@ -178,7 +178,7 @@ def test_a_second_backfill_of_a_pipeline_is_told(
 def test_a_pipeline_without_a_champion_is_not_backfilled(
     bare: types.ModuleType, days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "score_partition", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(scores, "score_partition", lambda *_: pytest.fail("scored"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / ".tidemill").mkdir()
     with pytest.raises(RegistryError, match="'one' has no champion"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from components import stages
+from components import scores, stages
 from components.plan import Project
 from components.workspace import Workspace
 from flows import cli, retraining
@@ -85,7 +85,7 @@ def test_the_command_starts_it_where_params_say_so(
     )
     monkeypatch.chdir(tmp_path)
     scored = {"drifting": drifting, "model_version": "1", "run_key": "r", "input": "i"}
-    monkeypatch.setattr(stages, "score_table", lambda *_, **__: dict(scored))
+    monkeypatch.setattr(scores, "score_table", lambda *_, **__: dict(scored))
     monkeypatch.setattr(stages, "fetch", lambda *_: None)
     monkeypatch.setattr(stages, "settle", lambda *_: None)
     monkeypatch.setattr(cli, "_steps", lambda *_: [types.SimpleNamespace(stage="train", action="run")])
