@@ -96,7 +96,7 @@ def test_clean_shows_first_and_removes_with_yes(leftover: Path) -> None:
 def test_doctor_finds_repairs_and_says_so_by_its_exit_code(workspace: Workspace) -> None:
     code, rows = told("doctor")
     assert (code, {row["status"] for row in rows}) == (0, {"ok"})
-    assert {row["check"] for row in rows} == {*health.CHECKS, "servers", "ports"}
+    assert {row["check"] for row in rows} == {*health.CHECKS, "flow runs", "servers", "ports"}
     file = workspace.state / "receipts" / "digits" / "train.json"
     file.parent.mkdir(parents=True)
     file.write_text('{"pipe')
