@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,13 @@ class Resolved:
     @property
     def workspace(self) -> Workspace:
         return self.project.workspace
+
+    @cached_property
+    def scoring_source(self) -> Path | None:
+        """The file or folder that the score stage reads, None for the dataset's test rows. Looked for once, so that
+        the partition whose hash is in the run key is the one that is scored, even if a newer one arrives."""
+        given = self.block.scoring.input
+        return None if given is None else partitions.latest(self.workspace.root, self.name, given)
 
 
 @dataclass(frozen=True)
@@ -135,11 +143,9 @@ def inputs(resolved: Resolved, stage: Stage, before: Mapping[Stage, Receipt]) ->
 def scoring_input(resolved: Resolved) -> Json:
     """The identity of what the score stage reads: the dataset's own version, or the hashes of the given files,
     of the latest partition where there are several."""
-    given = resolved.block.scoring.input
-    if given is None:
+    given, place, root = resolved.block.scoring.input, resolved.scoring_source, resolved.workspace.root
+    if given is None or place is None:
         return versioning.data_version(resolved.workspace, resolved.block.dataset).md5
-    root = resolved.workspace.root
-    place = partitions.latest(root, resolved.name, given)
     hashes = receipts.hashes(place)
     if partitions.layout(root, given) is None:
         return hashes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from . import datasets, holds, lineage, partitions, plan, receipts
+from . import datasets, holds, lineage, plan, receipts
 from .contract import Json
 from .errors import Busy, Drifted, Unreachable
 from .partitions import Partition
@@ -33,9 +33,8 @@ def score(work: Work) -> dict[str, Json]:
         resolved.project.say(f"{resolved.name} score: skipped, no version has passed the gate yet")
         receipts.write_json(work.folder / "skipped.json", {"why": "no version has passed the gate yet"})
         return {"rows": 0}
-    given = resolved.block.scoring.input
-    if given is not None:
-        source = partitions.latest(resolved.workspace.root, resolved.name, given)
+    source = resolved.scoring_source
+    if source is not None:
         return _staged(work, source, work.folder / "scores" if source.is_dir() else output)
     with tempfile.TemporaryDirectory(dir=resolved.workspace.state) as place:
         source = Path(place) / "test.parquet"

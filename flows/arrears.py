@@ -7,7 +7,6 @@ that were: they would have done the same work.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -95,16 +94,16 @@ def settle(project: Project, now: datetime | None = None) -> None:
             _drop(client, waiting)
 
 
-def watch(names: set[str], stopping: threading.Event) -> None:
-    """While the scheduler serves: what has piled up, for it hung or the server was down, does not run many times."""
-    while not stopping.wait(LOOK_AGAIN_S):
-        try:
-            with get_client(sync_client=True) as client:
-                for deployment in deployments(client):
-                    if deployment.name in names:
-                        tidy(client, deployment, datetime.now(UTC))
-        except (httpx.HTTPError, RuntimeError) as error:  # the server is away: look again later
-            print(f"late runs could not be looked for: {error}", flush=True)
+def look(names: set[str]) -> None:
+    """While the scheduler serves, every LOOK_AGAIN_S: what has piled up, for it hung or the server was down, does not
+    run many times."""
+    try:
+        with get_client(sync_client=True) as client:
+            for deployment in deployments(client):
+                if deployment.name in names:
+                    tidy(client, deployment, datetime.now(UTC))
+    except (httpx.HTTPError, RuntimeError) as error:  # the server is away: look again later
+        print(f"late runs could not be looked for: {error}", flush=True)
 
 
 def tidy(client: SyncPrefectClient, deployment: DeploymentResponse, now: datetime) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from typing import Any
 
 from components.plan import Project
+from components.ticking import every
 
 from .progress import screen
 
@@ -35,15 +37,16 @@ def deployments(project: Project) -> list[Any]:
     ]
 
 
-def withdraw(kept: set[str]) -> None:
-    """Delete deployments of schedules that params.yaml no longer has: nobody would play their runs."""
+def withdraw(project: Project, kept: set[str]) -> None:
+    """Delete deployments of schedules that params.yaml no longer has: nobody would play their runs. Those of other
+    projects that use the server are left alone."""
     from prefect.client.orchestration import get_client
 
     from . import arrears
 
     with get_client(sync_client=True) as client:
         for deployment in arrears.deployments(client):
-            if deployment.name not in kept:
+            if deployment.name not in kept and deployment.parameters.get("root") == str(project.workspace.root):
                 client.delete_deployment(deployment.id)
 
 
@@ -57,19 +60,15 @@ def main() -> int:
     project = open_project()
     made = deployments(project)
     names = {deployment.name for deployment in made}
-    withdraw(names)
+    withdraw(project, names)
     if not made:
         screen.say("no pipeline in params.yaml has a schedule; start again after adding one")
         threading.Event().wait()
     orphans.close(project.workspace)
     arrears.settle(project)  # before `serve` writes the schedules anew
-    stopping = threading.Event()
-    watching = threading.Thread(target=arrears.watch, args=(names, stopping), name="arrears", daemon=True)
-    watching.start()
-    # Pausing on shutdown takes back the runs planned ahead, so none waits, late, for the next start.
-    serve(*made, limit=len(made), pause_on_shutdown=True, print_starting_message=False)
-    stopping.set()
-    watching.join()
+    with every(arrears.LOOK_AGAIN_S, partial(arrears.look, names), "arrears"):
+        # Pausing on shutdown takes back the runs planned ahead, so none waits, late, for the next start.
+        serve(*made, limit=len(made), pause_on_shutdown=True, print_starting_message=False)
     return 0
 
 

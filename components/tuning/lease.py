@@ -25,6 +25,7 @@ import psutil
 from .. import checkpoints
 from ..contract import Json
 from ..errors import Busy
+from ..ticking import every
 from ..workspace import command, lease_s
 
 FILE = "lease.json"
@@ -39,7 +40,6 @@ class Lease:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     stopping: bool = False
     lost: bool = False  # as far as it is known
-    _over: threading.Event = field(default_factory=threading.Event)
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
@@ -84,12 +84,10 @@ class Lease:
             checkpoints.write_json(posixpath.join(self.storage, FILE), said)
 
     def _renew(self) -> None:
-        """Until it is over. A storage that is silent may come back; until then the lease runs out, as it must."""
-        while not self._over.wait(lease_s() / 6):
-            with contextlib.suppress(Exception):
-                if word(self.storage, self.token) == "lost":
-                    self.lost = True
-                    return
+        """A storage that is silent may come back; until then the lease runs out, as it must."""
+        with contextlib.suppress(Exception):
+            self.lost = self.lost or word(self.storage, self.token) == "lost"
+            if not self.lost:
                 self._write()
 
 
@@ -98,13 +96,10 @@ def held(storage: str) -> Iterator[Lease]:
     """Hold a sweep's storage. Raises Busy, naming who it is, if somebody else does."""
     lease = Lease(storage)
     lease._take()
-    renewing = threading.Thread(target=lease._renew, name="sweep lease", daemon=True)
-    renewing.start()
     try:
-        yield lease
+        with every(lease_s() / 6, lease._renew, "sweep lease"):
+            yield lease
     finally:
-        lease._over.set()
-        renewing.join()
         with contextlib.suppress(Exception):  # where the storage is silent, the lease runs out by itself
             if word(storage, lease.token) != "lost":
                 checkpoints.remove(posixpath.join(storage, FILE))

@@ -16,7 +16,7 @@ from pyarrow import csv
 from components import datasets, model, params, plan, profile, registry, scores, versioning
 from components.contract import Data
 from components.errors import Drifted, Unreachable
-from components.plan import Project
+from components.plan import Project, Resolved
 from components.registry.bundle import Shipped
 from components.tracking import KIND, runs, scorings
 from components.tracking.store import open_store
@@ -188,15 +188,23 @@ def test_a_version_without_a_profile_scores_and_says_so(here: Here, monkeypatch:
 # ── the score stage ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def stage(here: Here, folder: Path, **drift: Any) -> dict[str, Any]:
+def reading(here: Here, source: str, **drift: Any) -> Resolved:
+    """The pipeline with another scoring input."""
     block = here.project.params.pipelines["tides"]
-    scoring = params.Scoring(input="stage.csv", drift=params.Drift(**drift))
+    scoring = params.Scoring(input=source, drift=params.Drift(**drift))
     known = here.project.params.model_copy(
         update={"pipelines": {"tides": block.model_copy(update={"scoring": scoring})}}
     )
+    return plan.resolve(dataclasses.replace(here.project, params=known), "tides")
+
+
+def played(resolved: Resolved, folder: Path) -> dict[str, Any]:
     folder.mkdir()
-    resolved = plan.resolve(dataclasses.replace(here.project, params=known), "tides")
     return scores.score(Work(resolved, "k" * 64, {"champion": {"version": 1}}, folder, {}, False))
+
+
+def stage(here: Here, folder: Path, **drift: Any) -> dict[str, Any]:
+    return played(reading(here, "stage.csv", **drift), folder)
 
 
 def test_the_stage_leaves_the_comparison_and_its_facts(here: Here, tmp_path: Path) -> None:
@@ -221,3 +229,14 @@ def test_a_blocked_stage_says_where_the_comparison_is(here: Here, tmp_path: Path
     assert json.loads(place.read_text())["drifting"] == ["height"]
     stage(here, tmp_path / "again")
     assert not place.exists(), "what was delivered is no longer blocked"
+
+
+def test_a_partition_that_arrives_in_between_waits_for_the_next_run(here: Here, tmp_path: Path) -> None:
+    days = here.root / "days"
+    days.mkdir()
+    csv.write_csv(shelf.table(50, 13).drop(["day"]), days / "2026-01-01.csv")
+    resolved = reading(here, "days/%Y-%m-%d.csv")
+    assert list(plan.scoring_input(resolved)) == ["days/2026-01-01.csv"]
+    csv.write_csv(shelf.table(60, 14).drop(["day"]), days / "2026-01-02.csv")
+    assert played(resolved, tmp_path / "score")["rows"] == 50, "what the run key names is what is scored"
+    assert list(plan.scoring_input(reading(here, "days/%Y-%m-%d.csv"))) == ["days/2026-01-02.csv"]

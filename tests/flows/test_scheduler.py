@@ -4,6 +4,7 @@ the file."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.server
 import json
 import socketserver
@@ -15,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -279,20 +279,12 @@ def test_runs_that_piled_up_before_the_start_do_not_run(project: Project) -> Non
     assert {each.state.name for each in runs() if each.id in late} == {"Cancelled"}
 
 
-def test_of_runs_that_piled_up_while_the_server_was_down_one_runs(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_runs_that_piled_up_while_the_server_was_down_one_runs(project: Project) -> None:
     from flows import arrears
 
     *older, newest = pile_up(project, 3)
-    monkeypatch.setattr(arrears, "LOOK_AGAIN_S", 0.01)
-    stopping = threading.Event()
-    watching = threading.Thread(target=arrears.watch, args=({"hourly"}, stopping))
-    watching.start()
-    while {each.state.name for each in runs() if each.id in older} != {"Cancelled"}:
-        assert watching.is_alive()
-    stopping.set()
-    watching.join()
+    arrears.look({"hourly"})
+    assert {each.state.name for each in runs() if each.id in older} == {"Cancelled"}
     assert [each.state.is_scheduled() for each in runs() if each.id == newest] == [True]
 
 
@@ -304,10 +296,27 @@ def test_a_server_that_is_away_does_not_end_the_watch(
     def away(_: Any) -> Any:
         raise RuntimeError("Failed to reach API")
 
-    answers = iter([False, False, True])
     monkeypatch.setattr(arrears, "deployments", away)
-    arrears.watch({"hourly"}, SimpleNamespace(wait=lambda _s: next(answers)))  # type: ignore[arg-type]
-    assert capsys.readouterr().out.count("late runs could not be looked for: Failed to reach API") == 2
+    arrears.look({"hourly"})
+    assert "late runs could not be looked for: Failed to reach API" in capsys.readouterr().out
+
+
+def test_schedules_that_are_no_more_are_withdrawn_and_those_of_other_projects_are_not(project: Project) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows import arrears, schedule
+
+    gone, other = (
+        dataclasses.replace(project, params=project.params.model_copy(update={"pipelines": {name: block}}))
+        for name, block in (("gone", project.params.pipelines["hourly"]), ("other", project.params.pipelines["hourly"]))
+    )
+    deploy(gone)
+    deploy(dataclasses.replace(other, workspace=Workspace(project.workspace.root / "elsewhere")))
+    schedule.withdraw(project, {"hourly"})
+    with get_client(sync_client=True) as client:
+        there = {one.name: one.id for one in arrears.deployments(client)}
+        assert set(there) == {"hourly", "other"}
+        client.delete_deployment(there["other"])
 
 
 # ── who is told of failures ─────────────────────────────────────────────────────────────────────────────
