@@ -9,13 +9,15 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
+from .warm import REPOSITORY, Forks
+
 BIN = Path(sys.executable).parent
 ADDRESSES = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_ADDRESS", "TIDEMILL_STORAGE", "PREFECT_HOME")
 
@@ -31,7 +33,14 @@ class Home:
         return ours | {"PATH": f"{BIN}{os.pathsep}{ours['PATH']}", "NO_COLOR": "1"} | more
 
     def tidemill(self, *words: str, timeout_s: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
-        return self.call("tidemill", *words, timeout_s=timeout_s, **more)
+        """The command, in a process that need not import everything first: see warm.py."""
+        forks = Forks.warm()
+        with tempfile.TemporaryDirectory() as place:
+            out, err = Path(place) / "out", Path(place) / "err"
+            pid = forks.start(words, self.root, self.environment(**more), out, err)
+            code = forks.wait(pid, timeout_s)
+            said = out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")
+        return subprocess.CompletedProcess(words, code, *said)
 
     def call(self, *words: str, timeout_s: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
         command = [str(BIN / words[0]) if (BIN / words[0]).exists() else words[0], *words[1:]]
@@ -65,7 +74,9 @@ def borrow_data(home: Home, *datasets: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `pytest -n`: a file stays with one worker, and all that look at the project that has run with one too."""
+    """For `pytest -n`: a file stays with one worker, and all that look at the project that has run with one too. What
+    takes longest comes first, so that no worker waits for another in the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/faults/"))
     for item in items:
         shared = "started" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("started" if shared else item.nodeid.partition("::")[0]))

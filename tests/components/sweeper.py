@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -62,13 +61,8 @@ def request(storage: str, family: str = TOY, seed: int = 1, cpus: int = 1, **mor
 
 def main() -> None:
     storage, family, options = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     listener = Listener(aloud=True)
-    try:
-        trials = tuning.sweep(request(storage, family, **json.loads(options)), listener)
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-        sys.exit(130)
+    trials = tuning.sweep(request(storage, family, **json.loads(options)), listener)
     print(json.dumps([[t.key, t.status, len(t.curve), t.checkpoint] for t in trials]))
 
 

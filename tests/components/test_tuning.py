@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,11 +27,11 @@ from components import checkpoints, tuning
 from components.contract import Metrics, State
 from components.errors import Busy, ParamsError, TrainingFailed
 from components.sweep import Trial
-from components.tuning import configurations, course, sessions
+from components.tuning import configurations, course
 from components.tuning.archive import Archive
 from tests.families import toy
 
-from .sweeper import TOY, Listener, request
+from .sweeper import Listener, request
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -248,18 +246,6 @@ def test_a_value_that_is_never_finite_is_no_result(tmp_path: Path) -> None:
         tuning.sweep(wanted, Listener())
 
 
-def test_a_trials_process_that_is_killed_changes_no_weights(whole: Whole, tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    marker.mkdir()
-    told = Listener()
-    dying = request(str(tmp_path / "sweep"), fault="die", fault_at=2, fault_lr=0.006, marker=str(marker))
-    trials = tuning.sweep(dying, told)
-    assert list(marker.glob("died-*")), "nobody was killed"
-    assert curves(trials) == curves(whole.trials)
-    assert weights(trials) == weights(whole.trials)
-    assert {t.key: t.curve for t in trials} == told.curves
-
-
 def test_what_a_watcher_raises_ends_the_sweep_as_it_is(here: None, tmp_path: Path) -> None:
     class Fed(Exception):
         pass
@@ -350,44 +336,6 @@ def wait_for_lines(process: subprocess.Popen[str], count: int) -> None:
     for _ in range(count):
         if not process.stdout.readline():
             pytest.fail(f"the sweep ended early: {process.communicate()[1]}")
-
-
-def rays_of(pid: int) -> list[str]:
-    """Command lines of Ray processes that a sweep's process has started."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            line = (folder / "cmdline").read_text() if folder.name.isdigit() else ""
-            if f"{sessions.FOLDER}{pid}-" in line:
-                found.append(line)
-    return found
-
-
-def test_ctrl_c_and_kill_9_of_the_driver_change_no_weights(whole: Whole, tmp_path: Path) -> None:
-    storage = tmp_path / "sweep"
-    stopped = spawned(storage, TOY, whole.settings)
-    wait_for_lines(stopped, 2)
-    assert rays_of(stopped.pid)
-    stopped.send_signal(signal.SIGINT)
-    out, err = stopped.communicate(timeout=60)
-    assert (stopped.returncode, out.splitlines()[-1], err) == (130, "interrupted", "")
-    assert not rays_of(stopped.pid)
-    assert not list(Path(tempfile.gettempdir()).glob(f"{sessions.FOLDER}{stopped.pid}-*"))
-    assert not (storage / "finished.json").exists()
-
-    killed = spawned(storage, TOY, whole.settings)
-    wait_for_lines(killed, 6)
-    killed.kill()
-    killed.communicate()
-    assert not (storage / "finished.json").exists()
-
-    told = Listener()
-    trials = tuning.sweep(request(str(storage), **whole.settings), told)
-    assert curves(trials) == curves(whole.trials)
-    assert weights(trials) == weights(whole.trials)
-    assert {t.key: t.curve for t in trials} == told.curves
-    ((kept, of, seconds),) = told.kept_trials
-    assert 0 < kept <= of == len(trials) and seconds > 0
 
 
 @pytest.fixture

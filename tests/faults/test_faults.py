@@ -1,7 +1,6 @@
 """Whatever dies, whenever it does, the same command goes on, and in the end all is as if nothing had happened.
 
-`make faults` plays many rounds of each fault alone. Here five pipelines suffer all of them, which takes ten minutes,
-so it is not part of `make test`: pytest -m faults tests/faults
+`make faults` plays many rounds of each fault alone. Here five pipelines suffer all of them in turn.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("number", range(5))
 def test_nothing_is_lost_in_a_storm(world: World, number: int) -> None:
     assert storm(world, number) == []

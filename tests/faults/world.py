@@ -9,12 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import signal
 import sqlite3
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,7 +21,8 @@ import psutil
 
 from flows.processes import answers
 
-from ..conftest import REPOSITORY, Home, write_customers
+from ..conftest import Home, write_customers
+from ..warm import Forks
 
 UNDISTURBED = "undisturbed"
 BLOCK = """\
@@ -36,49 +33,6 @@ BLOCK = """\
     checkpoint_every_s: 0
 """
 FILES, ROWS = 4, 20_000  # of what is scored
-
-
-class Forks:
-    """Starts commands by warm.py."""
-
-    def __init__(self, place: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": str(place), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.warm"],
-            cwd=REPOSITORY,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self._pids: queue.Queue[int] = queue.Queue()
-        self.codes: dict[int, int] = {}
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def start(self, words: tuple[str, ...], folder: Path, environment: dict[str, str], log: Path) -> int:
-        """The pid of the command."""
-        asked = {"words": words, "folder": str(folder), "environment": environment, "log": str(log)}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        return self._pids.get(timeout=30)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            told = json.loads(line)
-            if "code" in told:
-                self.codes[told["pid"]] = told["code"]
-            else:
-                self._pids.put(told["pid"])
 
 
 @dataclass
@@ -163,7 +117,7 @@ class World:
         log = self.home.root / f"log-{time.monotonic_ns()}.txt"
         log.touch()
         environment = self.home.environment(**{**self.addresses, "OMP_NUM_THREADS": "1", **more})
-        return Run(words, self.forks, self.forks.start(words, self.home.root, environment, log), log)
+        return Run(words, self.forks, self.forks.start(words, self.home.root, environment, log, log), log)
 
     def serve(self) -> None:
         """Have `tidemill up` running, which gives up where its servers die too often, and its servers answering."""
@@ -282,9 +236,7 @@ def _first_difference(mine: Any, other: Any, path: str = "") -> str:
 @contextlib.contextmanager
 def made(root: Path) -> Iterator[World]:
     """A world whose servers run and whose first pipeline is whole."""
-    (root / "prefect-of-nobody").mkdir()
-    forks = Forks(root / "prefect-of-nobody")
-    world = World(root, forks)
+    world = World(root, Forks.warm())
     write_customers(root / "customers.csv", rows=300)
     (root / "many").mkdir()
     for number in range(FILES):
@@ -302,7 +254,6 @@ def made(root: Path) -> Iterator[World]:
     finally:
         world.up.signal(signal.SIGTERM)
         ended = world.up.wait(60)
-        forks.close()
         assert ended in (0, 143), world.up.text
 
 
