@@ -13,6 +13,7 @@ FAMILIES = {
     "mlp": "components.families.mlp:Mlp",
     "cnn": "components.families.cnn:Cnn",
     "autoencoder": "components.families.autoencoder:Autoencoder",
+    "rnn": "components.families.rnn:Rnn",
     "dqn": "components.families.dqn:Dqn",
 }
 

@@ -30,6 +30,7 @@ from ..contract import (
     Domain,
     Epoch,
     Hyper,
+    Kind,
     Learning,
     Metrics,
     Objective,
@@ -39,8 +40,7 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..errors import DataError
-from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, labels, numbers
+from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, truth
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
 
 SCORING_ROWS = 8192  # rows that go through the net at once: their activations stay in the cache
@@ -109,6 +109,7 @@ class Net(nn.Module):
 class Mlp:
     learning: ClassVar[Learning] = "supervised"
     tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
+    kinds: ClassVar[tuple[Kind, ...]] = ("number", "category", "date")
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:
@@ -128,12 +129,12 @@ class Mlp:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, spec = configure(Settings, hyper), data.spec
         seeded(seed)
-        encoder, truth_N = fit_encoder(data.splits["train"], spec.columns), _truth(data, "train")
+        encoder, truth_N = fit_encoder(data.splits["train"], spec.columns), truth(data, "train")
         target = (0.0, 1.0) if spec.classes else (float(truth_N.mean()), float(truth_N.std()) or 1.0)
         net = Net(spec, encoder, target, settings).to(device())
         x_NF, c_NC = _inputs(net, data.splits["train"])
         y_N = torch.from_numpy(truth_N if spec.classes else (truth_N - target[0]) / target[1]).to(x_NF.device)
-        val, val_truth_N = _inputs(net, data.splits["val"]), _truth(data, "val")
+        val, val_truth_N = _inputs(net, data.splits["val"]), truth(data, "val")
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
             x_BE, y_B = net.embed(x_NF[rows_B], c_NC[rows_B]), y_N[rows_B]
@@ -165,7 +166,7 @@ class Mlp:
         return net.to(device()).eval()
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        return _outcomes(_predict(net, *_inputs(net, data.splits[split])), _truth(data, split))
+        return _outcomes(_predict(net, *_inputs(net, data.splits[split])), truth(data, split))
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
         if spec.classes:
@@ -174,7 +175,7 @@ class Mlp:
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows, or their mean target."""
-        train_N, truth_N = _truth(data, "train"), _truth(data, split)
+        train_N, truth_N = truth(data, "train"), truth(data, split)
         if data.spec.classes:
             return metrics.class_shares(split, train_N, truth_N, len(data.spec.classes))
         return metrics.mean_target(split, train_N, truth_N)
@@ -200,18 +201,6 @@ class Mlp:
 def _batch_rows(rows: int) -> int:
     """About fifty steps an epoch on a middling table, within what learns well and what runs fast."""
     return int(2 ** np.clip(round(np.log2(max(rows, 1) / 50)), 5, 10))
-
-
-def _truth(data: Data, split: str) -> NDArray[Any]:
-    """Class numbers, or the target as float64."""
-    rows, spec = data.splits[split], data.spec
-    assert spec.target is not None  # a supervised task has one
-    if spec.classes:
-        return labels(rows, spec.target, spec.classes)
-    truth_N = numbers(rows, spec.target).astype(np.float64)
-    if not np.isfinite(truth_N).all():
-        raise DataError(f"target {spec.target!r} has rows without a finite number", where=f"{spec.dataset}, {split}")
-    return truth_N
 
 
 def _inputs(net: Net, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:

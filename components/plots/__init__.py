@@ -23,7 +23,7 @@ from ..sweep import Trial
 from ..tables import labels
 from . import figures
 
-BATCH_ROWS, WORST, GROUPS = 8192, 24, 12
+BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
 Floats = NDArray[np.floating[Any]]
 
 
@@ -176,7 +176,7 @@ _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
 
 
 def _worst(folder: Path, seen: Seen, shown: Mapping[str, Sequence[Any] | Floats], captions: Sequence[str]) -> None:
-    """The test rows of the highest loss (or score): a table, and a grid if they are images."""
+    """The test rows of the highest loss (or score): a table, and a picture if they are images or texts."""
     order = np.argsort(-np.asarray(shown["loss"]), kind="stable")[:WORST]
     columns: dict[str, Any] = {"row": order}
     if seen.spec.id:
@@ -191,6 +191,13 @@ def _worst(folder: Path, seen: Seen, shown: Mapping[str, Sequence[Any] | Floats]
         made = figures.figure(9.6, 7.2, f"{seen.title}: the {len(order)} test rows of the highest loss")
         cells = seen.rows[image.name].combine_chunks().take(pa.array(order)).to_numpy_ndarray()
         figures.pictures(made, list(cells), [captions[i] for i in order], columns=6)
+        figures.save(made, folder / "worst.png")
+
+    text = next((c for c in seen.spec.columns if c.kind == "text"), None)
+    if text:
+        made = figures.figure(9.6, 9.6, f"{seen.title}: the {min(TEXTS, len(order))} test rows of the highest loss")
+        said = seen.rows[text.name].take(pa.array(order[:TEXTS])).to_pylist()
+        figures.texts(made, [t or "" for t in said], [captions[i] for i in order[:TEXTS]])
         figures.save(made, folder / "worst.png")
 
 
