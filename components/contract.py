@@ -37,12 +37,28 @@ SPLIT, ROW = "split", "row"  # the split's column; the name that a row's number 
 @dataclass(frozen=True)
 class Column:
     """One input column. A tensor column has the numpy name of its element type and its shape per row; the `dtype`
-    of a date column is how its text is written, as strptime knows it, where that is not ISO 8601."""
+    of a date column is how its text is written, as strptime knows it, where that is not ISO 8601.
+
+    `parts`: the columns of numbers that a tensor is read from where a file does not hold it as one. As many as it has
+    elements: those of a wide table, in the order of the elements. As many as it has channels (the first side of its
+    shape): those of a file that is one sample, with a row for each step.
+    """
 
     name: str
     kind: Kind
     dtype: str = ""
     shape: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a table holds each element in a column of its own."""
+        return 0 < len(self.parts) == math.prod(self.shape)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a file holds one sample, with a column for each channel."""
+        return bool(self.parts) and not self.is_wide
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,8 @@ class Spec:
 
     @classmethod
     def from_json(cls, value: Json) -> Spec:
-        columns = tuple(Column(**{**c, "shape": tuple(c["shape"])}) for c in value["columns"])
+        lists = {"shape": (), "parts": ()}
+        columns = tuple(Column(**{**c, **{k: tuple(c.get(k, v)) for k, v in lists.items()}}) for c in value["columns"])
         return cls(**{**value, "columns": columns, "classes": tuple(value["classes"])})
 
 

@@ -22,7 +22,7 @@ class Block(BaseModel):
 class ColumnRule(Block):
     """`missing` is the highest share of missing values allowed. `min` and `max` bound numbers (and every
     element of a tensor), or dates as ISO text. `values` are all allowed values as text, sorted; for a
-    classification target they are its classes. `dtype` and `shape` are as in contract.Column."""
+    classification target they are its classes. `dtype`, `shape` and `parts` are as in contract.Column."""
 
     role: Role = "input"
     kind: Literal["number", "category", "date", "text", "tensor"]
@@ -32,6 +32,7 @@ class ColumnRule(Block):
     values: list[str] | None = None
     dtype: str = ""
     shape: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 class Duplicates(Block):
@@ -57,7 +58,7 @@ class Expectations(Block):
     def spec(self, dataset: str, task: Task) -> Spec:
         """What a family may know of the data."""
         columns = tuple(
-            Column(name, rule.kind, rule.dtype, rule.shape)
+            Column(name, rule.kind, rule.dtype, rule.shape, rule.parts)
             for name, rule in self.columns.items()
             if rule.role == "input" and rule.kind != "text"
         )
