@@ -50,6 +50,10 @@ class Column:
     shape: tuple[int, ...] = ()
     parts: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, value: Json) -> Column:
+        return cls(**{**value, "shape": tuple(value["shape"]), "parts": tuple(value.get("parts", ()))})
+
     @property
     def is_wide(self) -> bool:
         """Whether a table holds each element in a column of its own."""
@@ -82,8 +86,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, value: Json) -> Spec:
-        lists = {"shape": (), "parts": ()}
-        columns = tuple(Column(**{**c, **{k: tuple(c.get(k, v)) for k, v in lists.items()}}) for c in value["columns"])
+        columns = tuple(Column.from_json(c) for c in value["columns"])
         return cls(**{**value, "columns": columns, "classes": tuple(value["classes"])})
 
 

@@ -14,7 +14,8 @@ from .contract import Column, Spec
 from .errors import BadInput, DataError
 from .tables import Rows, tensors
 
-NOISE, STRETCH, WARP = 0.05, 0.2, 0.1  # most that `augmented` does: deviations, share of the height, share of the length
+# Most that `augmented` does: noise in deviations, a share of the height, a share of half the length.
+NOISE, STRETCH, WARP = 0.05, 0.2, 0.1
 WAVES = 3
 
 
@@ -79,6 +80,6 @@ def mixed(x_BCT: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor
     if not alpha:
         return x_BCT, torch.arange(count, device=x_BCT.device), torch.ones(count, device=x_BCT.device)
     other_B = torch.randperm(count).to(x_BCT.device)
-    drawn_B = torch.distributions.Beta(alpha, alpha).sample((count,)).to(x_BCT.device)  # type: ignore[no-untyped-call]
+    drawn_B = torch.distributions.Beta(alpha, alpha).sample((count,)).to(x_BCT.device)
     share_B = torch.maximum(drawn_B, 1 - drawn_B)
     return torch.lerp(x_BCT[other_B], x_BCT, share_B[:, None, None]), other_B, share_B

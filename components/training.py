@@ -312,9 +312,9 @@ def _keep_best(lesson: Lesson, progress: _Progress, metrics: Metrics) -> None:
     value = metrics[f"val/{lesson.objective.metric}"]
     if not progress.best_tensors or lesson.objective.better(value, progress.best):
         progress.best = value
-        taught, served = (lesson.whole, progress.whole.served) if lesson.whole and progress.whole else (lesson, progress.served)
+        served = (progress.whole or progress).served
         progress.best_tensors = pack({MODEL.rstrip("/"): served}).tensors
-        progress.fitted = taught.fitted(served)
+        progress.fitted = (lesson.whole or lesson).fitted(served)
 
 
 def _keeper(lesson: Lesson, progress: _Progress) -> Callable[[], State]:

@@ -1,7 +1,7 @@
 """211 outlines of arrowheads, 251 steps each, of three kinds (classes 0, 1, 2).
 
-ArrowHead of the UCR archive, 36 official training and 175 test series; outlines of photographs by their angles, after Ye
-& Keogh 2009, "Time series shapelets". Each series has mean 0 and deviation 1, as the source has it.
+ArrowHead of the UCR archive, 36 official training and 175 test series; outlines of photographs by their angles, after
+Ye & Keogh 2009, "Time series shapelets". Each series has mean 0 and deviation 1, as the source has it.
 
 One row: id 17, series float32 [1, 251] (channel, step), class "2", split "train".
 """

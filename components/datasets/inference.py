@@ -50,10 +50,11 @@ class Found:
     dtype: str = ""
     shape: tuple[int, ...] = ()
     remark: str = ""
+    parts: tuple[str, ...] = ()
 
     def column(self, name: str) -> Column:
         """How the column is read."""
-        return Column(name, self.kind or "category", self.dtype, self.shape)
+        return Column(name, self.kind or "category", self.dtype, self.shape, self.parts)
 
 
 # ── what a column is ────────────────────────────────────────────────────────────────────────────────────
@@ -112,6 +113,11 @@ def target(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
             fix="name a column of numbers or classes",
         )
     return replace(reading, role="target", kind="category")
+
+
+def is_row_number(name: str) -> bool:
+    """Whether pandas gives such a name to numbers of rows."""
+    return bool(_PANDAS.search(name))
 
 
 def missing(column: pa.ChunkedArray) -> pa.ChunkedArray:

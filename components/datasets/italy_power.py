@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from .ucr import Archive, member
 
+FOLDER = "ItalyPowerDemand/ItalyPowerDemand"
 ARCHIVE = Archive(
-    member("ItalyPowerDemand/ItalyPowerDemand_TRAIN.ts", "341269cb7e6cef96846b30e774580beec79addb93848ba360145219115a74b7c"),
-    member("ItalyPowerDemand/ItalyPowerDemand_TEST.ts", "26122451f87dd0387ef90b18bc8a86c041371b8a1c068004922b939971247144"),
+    member(
+        "ItalyPowerDemand/ItalyPowerDemand_TRAIN.ts", "341269cb7e6cef96846b30e774580beec79addb93848ba360145219115a74b7c"
+    ),
+    member(
+        "ItalyPowerDemand/ItalyPowerDemand_TEST.ts", "26122451f87dd0387ef90b18bc8a86c041371b8a1c068004922b939971247144"
+    ),
     rows=1096,
     steps=24,
     classes=("1", "2"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ min max  bounds of a number or a date; without them any will do
 values   all values that may come, as text; without them any will do. Those of a target are its classes:
          a target of kind number without values is for regression
 dtype    of a date: how it is written where that is not ISO 8601, such as "%d/%m/%Y"
+parts    of a tensor: the columns that it is put together from, in the order of its elements; or, where each file is
+         one series, a column for each channel
 duplicates   highest share of rows that repeat inputs and target of another: within a split, and across splits
 class_share  lowest share of training rows that the rarest class may have
 leakage      highest score on held-out rows that one column alone may reach in predicting the target
@@ -117,6 +120,9 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield (*at, "values"), f"got {rule.values!r}, expected two classes at least"
         if rule.kind == "tensor" and not (rule.dtype and rule.shape):
             yield (*at, "kind"), "got a tensor without dtype and shape, expected both"
+        if rule.parts and len(rule.parts) not in (math.prod(rule.shape), *rule.shape[:1]):
+            expected = f"one for each of {math.prod(rule.shape)} elements, or for each channel"
+            yield (*at, "parts"), f"got {len(rule.parts)} parts for shape {list(rule.shape)}, expected {expected}"
         yield from _bound_checks(rule, at)
 
 

@@ -31,7 +31,7 @@ from ..errors import DataError, ParamsError
 from ..expectations import Duplicates, Expectations
 from ..params import DatasetBlock
 from ..workspace import Workspace
-from . import bounds, inference, promises, sources, splits
+from . import bounds, inference, promises, series, sources, splits
 from .inference import Found
 
 # Rows repeat each other by nature from this share on (few and coarse columns): then each is split on its own.
@@ -55,10 +55,12 @@ def expectations(workspace: Workspace, name: str, block: DatasetBlock) -> Expect
 
 def find(workspace: Workspace, name: str, block: DatasetBlock) -> sources.Source:
     """The table's files, which have the columns that params.yaml names."""
-    where = f"params.yaml datasets.{name}"
+    where, path = f"params.yaml datasets.{name}", workspace.root / Path(str(block.table)).expanduser()
+    if block.series == series.FILES:
+        return series.recordings(path, block)
     if not block.target:
         raise ParamsError("got no target, expected the column to predict", where=where, fix="add `target: COLUMN`")
-    source = sources.find(workspace.root / Path(str(block.table)).expanduser())
+    source = sources.find(path)
     for key, wanted in (("target", [block.target]), ("id", [block.id]), ("ignore", block.ignore)):
         for column in wanted:
             if column is None or (column in source.names and column != SPLIT):
@@ -66,12 +68,15 @@ def find(workspace: Workspace, name: str, block: DatasetBlock) -> sources.Source
             close = difflib.get_close_matches(column, source.names, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"columns are {', '.join(source.names[:30])}"
             raise DataError(f"no column {column!r} in {source.path}", where=f"{where}.{key}", fix=hint)
-    return source
+    return series.wide(source, block) if block.series else source
 
 
 def note(source: sources.Source, stated: Expectations, workspace: Workspace) -> Json:
     """What the Parquet file depends on: the source's bytes, and how its columns are read."""
-    rules = {name: [rule.role, rule.kind, rule.dtype] for name, rule in stated.columns.items()}
+    rules = {
+        name: [rule.role, rule.kind, rule.dtype, *([rule.shape, rule.parts] if rule.parts else [])]
+        for name, rule in stated.columns.items()
+    }
     return {"columns": rules, "source": source.sha256(workspace.state / "hashes")}
 
 
@@ -81,7 +86,7 @@ def build(source: sources.Source, stated: Expectations) -> pa.Table:
     Raises DataError if a column is missing or holds a value of another kind, or the target says nothing.
     """
     found = {
-        name: Found(None if rule.kind == "text" else rule.kind, rule.role, rule.dtype, rule.shape)
+        name: Found(None if rule.kind == "text" else rule.kind, rule.role, rule.dtype, rule.shape, parts=rule.parts)
         for name, rule in stated.columns.items()
     }
     table = _typed(source, found)
@@ -103,6 +108,7 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
     if not raw.num_rows:
         raise DataError("an empty table", where=str(source.path), fix="give a table with rows")
     readings = inference.readings(raw.select([n for n in raw.column_names if n != SPLIT]), block.ignore)
+    readings |= {name: replace(readings[name], parts=made.parts) for name, made in source.assembled().items()}
     fixed = _fixed(source, raw, readings, block)
     found, table, split = _settle(source, raw, readings, fixed)
     train = table.filter(pc.equal(split, SPLITS[0]))
@@ -127,6 +133,8 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
 def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
     wanted = {column: "ignored" for column in block.ignore if column in stated.columns}
     wanted |= {column: role for column, role in ((block.target, "target"), (block.id, "id")) if column}
+    if block.series:
+        wanted |= {series.SERIES: "input", str(series.target(block)): "target"}
     for column, role in wanted.items():
         says = stated.columns[column].role if column in stated.columns else "nothing of it"
         if says != role:
@@ -139,7 +147,7 @@ def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
 
 def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], block: DatasetBlock) -> dict[str, Found]:
     """The columns whose role does not depend on the split: ignored, id and target."""
-    target = str(block.target)
+    target = str(series.target(block))
     fixed = {name: replace(readings[name], role="ignored") for name in block.ignore if name in readings}
     id = block.id or inference.find_id(raw, readings, {target, *block.ignore})
     if id:

@@ -1,9 +1,9 @@
 """cnn1d: the fully convolutional net (FCN) and the residual net of Wang, Yan & Oates 2017, "Time series classification
 from scratch with deep neural networks: a strong baseline", for series of one or more channels.
 
-Layers, widths and kernels are the paper's, with the hyperparameters of Fawaz et al. 2019, "Deep learning for time series
-classification: a review", as defaults: 128, 256, 128 filters of 8, 5, 3 steps (FCN); three blocks of 64, 128, 128
-filters, each of three convolutions of 8, 5, 3 steps beside a shortcut (ResNet); the mean over all steps, one linear layer.
+Layers, widths and kernels are the paper's, and batches those of Fawaz et al. 2019, "Deep learning for time series
+classification: a review": 128, 256, 128 filters of 8, 5, 3 steps (FCN); three blocks of 64, 128, 128 filters, each of
+three convolutions of 8, 5, 3 steps beside a shortcut (ResNet); then the mean over all steps and one linear layer.
 
 How it differs: channels are standardised; AdamW with a little decay and averaged weights, at a constant rate, instead
 of Adam with a rate that falls on a plateau of the training loss; training series are augmented, and mixed if asked; the
@@ -16,6 +16,7 @@ Legend: B series of a batch, N rows of a split, C channels, T steps, D features 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -60,6 +61,7 @@ class Settings:
     width     filters of the FCN's first and last convolution; the other widths keep their ratio to it
     augment   1: noise of 5% of a deviation, up to 20% higher or lower, time warped by up to 10%; 0: as they are
     mixup     parameter of the Beta distribution that mixes pairs of series; 0: none are mixed
+    batch_rows   0: a tenth of the training rows, between 4 and 16
     average   decay of the weights' running average
     horizon   epochs over which the learning rate falls along a cosine; 0: it stays
     whole     serve a net that has learnt from val rows too; val then stops and chooses only. Twice the work
@@ -72,7 +74,7 @@ class Settings:
     lr: float = 1e-3
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
-    batch_rows: int = 16
+    batch_rows: int = 0
     average: float = 0.98
     horizon: int = 0
     whole: bool = False
@@ -105,7 +107,7 @@ class Net(nn.Module):
             self.layers = nn.Sequential(*(x for a, b, k in pairs for x in (*_convolution(a, b, k), nn.ReLU())))
         elif settings.net == "resnet":
             wide = (channels, max(1, width // 2), width, width)
-            self.layers = nn.Sequential(*(Block(a, b) for a, b in zip(wide, wide[1:], strict=False)))
+            self.layers = nn.Sequential(*(Block(a, b) for a, b in itertools.pairwise(wide)))
         else:
             raise ParamsError(f"setting 'net' got {settings.net!r}, expected fcn or resnet")
         self.last = nn.Linear(width, len(spec.classes))
@@ -126,7 +128,9 @@ class Net(nn.Module):
 
 
 def _convolution(before: int, after: int, kernel: int) -> list[nn.Module]:
-    return [nn.Conv1d(before, after, kernel, padding="same", bias=False), nn.BatchNorm1d(after)]
+    """As many steps out as in."""
+    padded = [nn.ZeroPad1d(((kernel - 1) // 2, kernel // 2))] if kernel > 1 else []
+    return [*padded, nn.Conv1d(before, after, kernel, bias=False), nn.BatchNorm1d(after)]
 
 
 class Cnn1d:
@@ -135,7 +139,7 @@ class Cnn1d:
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:  # noqa: ARG002
-        """Log loss rather than accuracy: few val rows tell nets apart by how sure they are, not by how many are right."""
+        """Log loss rather than accuracy: few val rows tell nets apart by how sure they are."""
         return Objective("loss", "min")
 
     def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
@@ -150,42 +154,11 @@ class Cnn1d:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, train = configure(Settings, hyper), data.splits["train"]
         seeded(seed)
-        lesson = self._lesson(data, train, settings)
+        lesson = _lesson(self, data, train, settings)
         if settings.whole:
             every = pa.concat_tables([train, data.splits["val"]])
-            lesson = replace(lesson, whole=self._lesson(data, every, settings))
+            lesson = replace(lesson, whole=_lesson(self, data, every, settings))
         yield from learn(lesson, seed, state)
-
-    def _lesson(self, data: Data, rows: pa.Table, settings: Settings) -> Lesson:
-        """A new net that learns from these rows."""
-        spec, scale = data.spec, series.scale(series.read(data.spec, rows))
-        net = Net(spec, scale, settings).to(device())
-        x_NCT = net.standardised(rows)
-        targets_N = torch.from_numpy(_truth(spec, rows)).to(x_NCT.device)
-        val, val_truth_N = net.standardised(data.splits["val"]), _truth(spec, data.splits["val"])
-
-        def loss(rows_B: torch.Tensor) -> torch.Tensor:
-            x_BCT, y_B = series.augmented(x_NCT[rows_B], settings.augment), targets_N[rows_B]
-            x_BCT, other_B, share_B = series.mixed(x_BCT, settings.mixup)
-            y_BK = net(x_BCT).float()
-            own_B, others_B = (
-                functional.cross_entropy(y_BK, y, reduction="none", label_smoothing=settings.label_smoothing)
-                for y in (y_B, y_B[other_B])
-            )
-            return torch.lerp(others_B, own_B, share_B).mean()
-
-        return Lesson(
-            net=net,
-            optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
-            rows=len(targets_N),
-            batch_rows=settings.batch_rows,
-            loss=loss,
-            evaluate=lambda served: metrics.classification("val", _predict(served, val).numpy(), val_truth_N),
-            objective=self.objective(spec),
-            fitted=lambda _: {"scale": [list(part) for part in scale]},
-            average=settings.average,
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
-        )
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
         mean, deviation = state.scalars["model"]["scale"]
@@ -217,6 +190,38 @@ class Cnn1d:
 
     def outputs(self, spec: Spec) -> pa.Schema:
         return class_columns(spec.classes)
+
+
+def _lesson(learner: Cnn1d, data: Data, rows: pa.Table, settings: Settings) -> Lesson:
+    """A new net that learns from these rows."""
+    spec, scale = data.spec, series.scale(series.read(data.spec, rows))
+    net = Net(spec, scale, settings).to(device())
+    x_NCT = net.standardised(rows)
+    targets_N = torch.from_numpy(_truth(spec, rows)).to(x_NCT.device)
+    val, val_truth_N = net.standardised(data.splits["val"]), _truth(spec, data.splits["val"])
+
+    def loss(rows_B: torch.Tensor) -> torch.Tensor:
+        x_BCT, y_B = series.augmented(x_NCT[rows_B], settings.augment), targets_N[rows_B]
+        x_BCT, other_B, share_B = series.mixed(x_BCT, settings.mixup)
+        y_BK = net(x_BCT).float()
+        own_B, others_B = (
+            functional.cross_entropy(y_BK, y, reduction="none", label_smoothing=settings.label_smoothing)
+            for y in (y_B, y_B[other_B])
+        )
+        return torch.lerp(others_B, own_B, share_B).mean()
+
+    return Lesson(
+        net=net,
+        optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
+        rows=len(targets_N),
+        batch_rows=settings.batch_rows or min(max(len(targets_N) // 10, 4), 16),
+        loss=loss,
+        evaluate=lambda served: metrics.classification("val", _predict(served, val).numpy(), val_truth_N),
+        objective=learner.objective(spec),
+        fitted=lambda _: {"scale": [list(part) for part in scale]},
+        average=settings.average,
+        schedule=cosine(settings.horizon) if settings.horizon else constant,
+    )
 
 
 def _truth(spec: Spec, rows: pa.Table) -> NDArray[np.int64]:

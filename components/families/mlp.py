@@ -12,7 +12,7 @@ the categories are embedded, K outputs (classes, or 1 for regression).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +54,7 @@ class Settings:
     batch_rows   0: by the number of training rows
     average      decay of the weights' running average
     horizon      epochs over which the learning rate falls along a cosine; 0: it stays
+    whole        serve a net that has learnt from val rows too; val then stops and chooses only. Twice the work
     """
 
     depth: int = 2
@@ -66,6 +67,7 @@ class Settings:
     clip: float = 1.0
     average: float = 0.98
     horizon: int = 0
+    whole: bool = False
 
 
 class Net(nn.Module):
@@ -126,35 +128,12 @@ class Mlp:
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
-        settings, spec = configure(Settings, hyper), data.spec
+        settings, train = configure(Settings, hyper), data.splits["train"]
         seeded(seed)
-        encoder, truth_N = fit_encoder(data.splits["train"], spec.columns), _truth(data, "train")
-        target = (0.0, 1.0) if spec.classes else (float(truth_N.mean()), float(truth_N.std()) or 1.0)
-        net = Net(spec, encoder, target, settings).to(device())
-        x_NF, c_NC = _inputs(net, data.splits["train"])
-        y_N = torch.from_numpy(truth_N if spec.classes else (truth_N - target[0]) / target[1]).to(x_NF.device)
-        val, val_truth_N = _inputs(net, data.splits["val"]), _truth(data, "val")
-
-        def loss(rows_B: torch.Tensor) -> torch.Tensor:
-            x_BE, y_B = net.embed(x_NF[rows_B], c_NC[rows_B]), y_N[rows_B]
-            y_BK = net(x_BE).float()
-            if spec.classes:
-                return functional.cross_entropy(y_BK, y_B, label_smoothing=settings.label_smoothing)
-            return functional.mse_loss(y_BK[:, 0], y_B.float())
-
-        lesson = Lesson(
-            net=net,
-            optimizer=adam(net.parameters(), settings.lr, min(settings.weight_decay * 1000 / len(y_N), 30.0)),
-            rows=len(y_N),
-            batch_rows=settings.batch_rows or _batch_rows(len(y_N)),
-            loss=loss,
-            evaluate=lambda served: self.measure(spec, _outcomes(_predict(served, *val), val_truth_N), "val"),
-            objective=self.objective(spec),
-            fitted=lambda _: {"encoder": encoder.to_json(), "target": list(target)},
-            clip=settings.clip,
-            average=settings.average,
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
-        )
+        lesson = _lesson(self, data, train, settings)
+        if settings.whole:
+            every = pa.concat_tables([train, data.splits["val"]])
+            lesson = replace(lesson, whole=_lesson(self, data, every, settings))
         yield from learn(lesson, seed, state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
@@ -165,7 +144,8 @@ class Mlp:
         return net.to(device()).eval()
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        return _outcomes(_predict(net, *_inputs(net, data.splits[split])), _truth(data, split))
+        rows = data.splits[split]
+        return _outcomes(_predict(net, *_inputs(net, rows)), _truth(data.spec, rows, split))
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
         if spec.classes:
@@ -174,7 +154,7 @@ class Mlp:
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows, or their mean target."""
-        train_N, truth_N = _truth(data, "train"), _truth(data, split)
+        train_N, truth_N = (_truth(data.spec, data.splits[name], name) for name in ("train", split))
         if data.spec.classes:
             return metrics.class_shares(split, train_N, truth_N, len(data.spec.classes))
         return metrics.mean_target(split, train_N, truth_N)
@@ -197,14 +177,45 @@ class Mlp:
         return class_columns(spec.classes) if spec.classes else pa.schema([("prediction", pa.float64())])
 
 
+def _lesson(learner: Mlp, data: Data, rows: pa.Table, settings: Settings) -> Lesson:
+    """A new net that learns from these rows."""
+    spec = data.spec
+    encoder, truth_N = fit_encoder(rows, spec.columns), _truth(spec, rows, "train")
+    target = (0.0, 1.0) if spec.classes else (float(truth_N.mean()), float(truth_N.std()) or 1.0)
+    net = Net(spec, encoder, target, settings).to(device())
+    x_NF, c_NC = _inputs(net, rows)
+    y_N = torch.from_numpy(truth_N if spec.classes else (truth_N - target[0]) / target[1]).to(x_NF.device)
+    val, val_truth_N = _inputs(net, data.splits["val"]), _truth(spec, data.splits["val"], "val")
+
+    def loss(rows_B: torch.Tensor) -> torch.Tensor:
+        x_BE, y_B = net.embed(x_NF[rows_B], c_NC[rows_B]), y_N[rows_B]
+        y_BK = net(x_BE).float()
+        if spec.classes:
+            return functional.cross_entropy(y_BK, y_B, label_smoothing=settings.label_smoothing)
+        return functional.mse_loss(y_BK[:, 0], y_B.float())
+
+    return Lesson(
+        net=net,
+        optimizer=adam(net.parameters(), settings.lr, min(settings.weight_decay * 1000 / len(y_N), 30.0)),
+        rows=len(y_N),
+        batch_rows=settings.batch_rows or _batch_rows(len(y_N)),
+        loss=loss,
+        evaluate=lambda served: learner.measure(spec, _outcomes(_predict(served, *val), val_truth_N), "val"),
+        objective=learner.objective(spec),
+        fitted=lambda _: {"encoder": encoder.to_json(), "target": list(target)},
+        clip=settings.clip,
+        average=settings.average,
+        schedule=cosine(settings.horizon) if settings.horizon else constant,
+    )
+
+
 def _batch_rows(rows: int) -> int:
     """About fifty steps an epoch on a middling table, within what learns well and what runs fast."""
     return int(2 ** np.clip(round(np.log2(max(rows, 1) / 50)), 5, 10))
 
 
-def _truth(data: Data, split: str) -> NDArray[Any]:
+def _truth(spec: Spec, rows: pa.Table, split: str) -> NDArray[Any]:
     """Class numbers, or the target as float64."""
-    rows, spec = data.splits[split], data.spec
     assert spec.target is not None  # a supervised task has one
     if spec.classes:
         return labels(rows, spec.target, spec.classes)
