@@ -1,9 +1,10 @@
-"""mlp: a plain multilayer perceptron for tables, after Gorishniy et al. 2021, "Revisiting deep learning models
-for tabular data", and Kadra et al. 2021, "Well-tuned simple nets excel on tabular datasets".
+"""mlp: a plain multilayer perceptron for tables and short series, after Gorishniy et al. 2021, "Revisiting deep
+learning models for tabular data", and Kadra et al. 2021, "Well-tuned simple nets excel on tabular datasets".
 
-How it differs: numbers are scaled robustly and squashed instead of mapped to quantiles; a linear path runs
-beside the hidden layers (Cheng et al. 2016, "Wide & deep"), so that what a linear model can do on a small
-table, the net can do at once; of Kadra's cocktail only weight decay, dropout and averaged weights are kept.
+How it differs: numbers are scaled robustly and squashed instead of mapped to quantiles, tensors are flattened and
+standardised; a linear path runs beside the hidden layers (Cheng et al. 2016, "Wide & deep"), so that what a linear
+model can do on a small table, the net can do at once; of Kadra's cocktail only weight decay, dropout and averaged
+weights are kept.
 
 Legend: B rows of a batch, N rows of a split, F number features, C category columns, E width of the input once
 the categories are embedded, K outputs (classes, or 1 for regression).

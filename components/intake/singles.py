@@ -22,8 +22,12 @@ def read(file: Path, column: Column, id_field: pa.Field | None, aside: bool) -> 
     except BadInput as error:
         if not aside:
             raise
-        nothing = pa.RecordBatch.from_pylist([], pa.schema([(column.name, pa.list_(pa.string()))]))
-        return Raw(nothing, np.zeros(0, np.int64), [Fault(0, file.stem, None, None, error.why or error.what, "")])
+        fields = [pa.field(column.name, pa.list_(pa.string())), *([id_field] if id_field else [])]
+        return Raw(
+            pa.RecordBatch.from_pylist([], pa.schema(fields)),
+            np.zeros(0, np.int64),
+            [Fault(0, file.stem, None, None, error.why or error.what, "")],
+        )
     columns = {column.name: pa.ListArray.from_arrays([0, len(flat)], flat)}
     columns |= {id_field.name: pa.array([file.stem], pa.string())} if id_field else {}
     return Raw(pa.record_batch(columns), np.zeros(1, np.int64))
