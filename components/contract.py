@@ -38,13 +38,33 @@ SPLIT, ROW = "split", "row"  # the split's column; the name that a row's number 
 class Column:
     """One input column. A tensor column has the numpy name of its element type and its shape per row; the `dtype`
     of a date column is how its text is written, as strptime knows it, where that is not ISO 8601. `longest`: characters
-    that a text to be scored may have at most; then it must have one at least. 0: any text will do, and none."""
+    that a text to be scored may have at most; then it must have one at least. 0: any text will do, and none.
+
+    `parts`: the columns of numbers that a tensor is read from where a file does not hold it as one. As many as it has
+    elements: those of a wide table, in the order of the elements. As many as it has channels (the first side of its
+    shape): those of a file that is one sample, with a row for each step.
+    """
 
     name: str
     kind: Kind
     dtype: str = ""
     shape: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
     longest: int = 0
+
+    @classmethod
+    def from_json(cls, value: Json) -> Column:
+        return cls(**{**value, "shape": tuple(value["shape"]), "parts": tuple(value.get("parts", ()))})
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a table holds each element in a column of its own."""
+        return 0 < len(self.parts) == math.prod(self.shape)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a file holds one sample, with a column for each channel."""
+        return bool(self.parts) and not self.is_wide
 
 
 @dataclass(frozen=True)
@@ -66,13 +86,14 @@ class Spec:
     def to_json(self) -> Json:
         made = dataclasses.asdict(self)
         for column in made["columns"]:
-            if not column["longest"]:  # as it was before there was text: run keys stay, and older code reads it
-                del column["longest"]
+            for later in ("longest", "parts"):  # as it was before there were these: run keys stay, older code reads it
+                if not column[later]:
+                    del column[later]
         return made
 
     @classmethod
     def from_json(cls, value: Json) -> Spec:
-        columns = tuple(Column(**{**c, "shape": tuple(c["shape"])}) for c in value["columns"])
+        columns = tuple(Column.from_json(c) for c in value["columns"])
         return cls(**{**value, "columns": columns, "classes": tuple(value["classes"])})
 
 

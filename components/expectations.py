@@ -23,7 +23,7 @@ class Block(BaseModel):
 class ColumnRule(Block):
     """`missing` is the highest share of missing values allowed. `min` and `max` bound numbers (and every
     element of a tensor), or dates as ISO text. `values` are all allowed values as text, sorted; for a
-    classification target they are its classes. `dtype` and `shape` are as in contract.Column.
+    classification target they are its classes. `dtype`, `shape` and `parts` are as in contract.Column.
 
     Of a text that is learnt from: `longest` is the most characters that it may have; `damaged`, `foreign` and `unknown`
     are the highest shares of a split's texts that were decoded wrongly, of its texts mostly in a script that the
@@ -37,6 +37,7 @@ class ColumnRule(Block):
     values: list[str] | None = None
     dtype: str = ""
     shape: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
     longest: int | None = Field(default=None, ge=1)
     damaged: float = Field(default=0.0, ge=0, le=1)
     foreign: float = Field(default=0.0, ge=0, le=1)
@@ -68,7 +69,14 @@ class Expectations(Block):
     def spec(self, dataset: str, task: Task) -> Spec:
         """What a family may know of the data."""
         columns = tuple(
-            Column(name, rule.kind, rule.dtype, rule.shape, (rule.longest or LONGEST) if rule.kind == "text" else 0)
+            Column(
+                name,
+                rule.kind,
+                rule.dtype,
+                rule.shape,
+                longest=(rule.longest or LONGEST) if rule.kind == "text" else 0,
+                parts=rule.parts,
+            )
             for name, rule in self.columns.items()
             if rule.role == "input"
         )

@@ -40,6 +40,11 @@ class DatasetBlock(Block):
     text: str | None = Field(None, description="The column of free text to learn from; then it is the only input.")
     id: str | None = Field(None, description="The column that names a row. Default: inferred.")
     ignore: list[str] = Field([], description="Columns that are kept but never learnt from.")
+    series: str | None = Field(
+        None,
+        description="Which columns of the table are the steps of a series: a pattern such as 't*', or '*' for all "
+        "numbers not named otherwise. 'files': the table is a folder with a csv for each series, CLASS/NAME.csv.",
+    )
 
 
 class Range(Block):
@@ -214,6 +219,12 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield (*at, "source"), "got table and source, expected one of them"
         if block.text and not block.table:
             yield (*at, "text"), "got a text without a table, expected both"
+        if block.series is not None and not block.table:
+            yield (*at, "series"), "got a pattern without a table, expected `table: PATH` beside it"
+        if block.series == "files" and block.id:
+            yield (*at, "id"), f"got {block.id!r}, expected none: series are named by their files"
+        if block.series == "":
+            yield (*at, "series"), "got '', expected a pattern such as 't*', or files"
         if not block.table and not block.source and name not in BUILT_IN:
             known = f"`table: PATH` or one of {', '.join(BUILT_IN)}"
             yield at, f"got no table and no built-in dataset of this name, expected {known}"

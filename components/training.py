@@ -204,6 +204,8 @@ class Lesson:
     schedule   factor on the learning rate, from the number of epochs done (a fraction inside an epoch)
     batches    the row numbers of each batch of an epoch, every row once, drawn from the epoch's generator; None: at
                random, batch_rows in each. For rows of many lengths: texts.buckets
+    whole      a lesson of its own, on train and val rows, learnt epoch by epoch beside this one. Its net is served,
+               from the epoch at which this one's did best on val: so val chooses, and no row is lost to it
     """
 
     net: nn.Module
@@ -218,6 +220,7 @@ class Lesson:
     average: float = 0.0
     schedule: Callable[[float], float] = constant
     batches: Callable[[np.random.Generator], Sequence[NDArray[np.int64]]] | None = None
+    whole: Lesson | None = None
 
 
 @dataclass
@@ -232,6 +235,7 @@ class _Progress:
     best: float = float("nan")
     best_tensors: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     fitted: Json = None
+    whole: _Progress | None = None
 
 
 def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epoch]:
@@ -240,6 +244,9 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
     while True:
         progress.epoch += 1
         loss = _learn_epoch(lesson, progress, seeded(seed, progress.epoch))
+        if lesson.whole and progress.whole:
+            progress.whole.epoch = progress.epoch
+            _learn_epoch(lesson.whole, progress.whole, seeded(seed, progress.epoch))
         progress.served.eval()
         metrics = {"train/loss": loss, **lesson.evaluate(progress.served)}
         if progress.micro_batches > 1:
@@ -251,11 +258,14 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
 def _begin(lesson: Lesson, state: State | None) -> _Progress:
     served = copy.deepcopy(lesson.net).requires_grad_(False) if lesson.average else lesson.net
     progress = _Progress(served, grad_scaler(_device_of(lesson.net)))
+    progress.whole = _begin(lesson.whole, None) if lesson.whole else None
     if state is not None:
         unpack(state, _parts(lesson, progress))
         kept = state.scalars["progress"]
         progress.epoch, progress.steps, progress.best = kept["epoch"], kept["steps"], float(kept["best"])
         progress.micro_batches = kept.get("micro_batches", 1)
+        if progress.whole:
+            progress.whole.steps = kept["whole_steps"]
         progress.best_tensors = {k: v.clone() for k, v in state.served().tensors.items()}
         progress.fitted = state.scalars["model"]
     return progress
@@ -350,8 +360,9 @@ def _keep_best(lesson: Lesson, progress: _Progress, metrics: Metrics) -> None:
     value = metrics[f"val/{lesson.objective.metric}"]
     if not progress.best_tensors or lesson.objective.better(value, progress.best):
         progress.best = value
-        progress.best_tensors = pack({MODEL.rstrip("/"): progress.served}).tensors
-        progress.fitted = lesson.fitted(progress.served)
+        served = (progress.whole or progress).served
+        progress.best_tensors = pack({MODEL.rstrip("/"): served}).tensors
+        progress.fitted = (lesson.whole or lesson).fitted(served)
 
 
 def _keeper(lesson: Lesson, progress: _Progress) -> Callable[[], State]:
@@ -364,6 +375,8 @@ def _keeper(lesson: Lesson, progress: _Progress) -> Callable[[], State]:
         kept: dict[str, Json] = {"epoch": progress.epoch, "steps": progress.steps, "best": repr(progress.best)}
         if progress.micro_batches > 1:
             kept["micro_batches"] = progress.micro_batches
+        if progress.whole:
+            kept["whole_steps"] = progress.whole.steps
         state = pack(_parts(lesson, progress), {"progress": kept, "model": progress.fitted})
         best = {name: tensor.clone() for name, tensor in progress.best_tensors.items()}
         return State({**state.tensors, **best}, state.scalars)
@@ -373,7 +386,10 @@ def _keeper(lesson: Lesson, progress: _Progress) -> Callable[[], State]:
 
 def _parts(lesson: Lesson, progress: _Progress) -> dict[str, Part]:
     parts: dict[str, Part] = {"net": lesson.net, "optimizer": lesson.optimizer, "scaler": progress.scaler}
-    return {**parts, "average": progress.served} if lesson.average else parts
+    parts |= {"average": progress.served} if lesson.average else {}
+    if lesson.whole and progress.whole:
+        parts |= {f"whole/{name}": part for name, part in _parts(lesson.whole, progress.whole).items()}
+    return parts
 
 
 def _device_of(net: nn.Module) -> torch.device:

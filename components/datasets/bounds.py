@@ -32,7 +32,9 @@ _DAY_US = 86_400_000_000
 def rule(found: Found, train: pa.ChunkedArray, smallest: int) -> ColumnRule:
     """The promise of a column, from its training rows as they are read for good. `smallest`: rows of the smallest
     split."""
-    stated = ColumnRule(role=found.role, kind=found.kind or "text", dtype=found.dtype, shape=found.shape)
+    stated = ColumnRule(
+        role=found.role, kind=found.kind or "text", dtype=found.dtype, shape=found.shape, parts=found.parts
+    )
     if found.role == "ignored":
         return stated.model_copy(update={"missing": 1.0})
     values = present(train)

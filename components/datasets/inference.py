@@ -50,10 +50,11 @@ class Found:
     dtype: str = ""
     shape: tuple[int, ...] = ()
     remark: str = ""
+    parts: tuple[str, ...] = ()
 
     def column(self, name: str) -> Column:
         """How the column is read."""
-        return Column(name, self.kind or "category", self.dtype, self.shape)
+        return Column(name, self.kind or "category", self.dtype, self.shape, self.parts)
 
 
 # ── what a column is ────────────────────────────────────────────────────────────────────────────────────
@@ -120,6 +121,11 @@ def text(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
         what = f"a {reading.kind}" if reading.kind else str(column.type)
         raise DataError(f"the text column is {what}", where=where, fix="name a column of free text")
     return replace(reading, kind="text", role="input")
+
+
+def is_row_number(name: str) -> bool:
+    """Whether pandas gives such a name to numbers of rows."""
+    return bool(_PANDAS.search(name))
 
 
 def missing(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ values   all values that may come, as text; without them any will do. Those of a
 longest  most characters of a text; damaged, foreign, unknown: highest shares of texts decoded wrongly, of texts mostly
          in a script that the training rows do not use, and of words that they do not hold
 dtype    of a date: how it is written where that is not ISO 8601, such as "%d/%m/%Y"
+parts    of a tensor: the columns that it is put together from, in the order of its elements; or, where each file is
+         one series, a column for each channel
 duplicates   highest share of rows that repeat inputs and target of another: within a split, and across splits;
              near: across splits, once texts are without case, signs and spaces
 class_share  lowest share of training rows that the rarest class may have
@@ -122,6 +125,9 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield (*at, "kind"), "got a tensor without dtype and shape, expected both"
         if rule.longest is not None and rule.kind != "text":
             yield (*at, "longest"), f"got a length for a {rule.kind}, expected one of a text"
+        if rule.parts and len(rule.parts) not in (math.prod(rule.shape), *rule.shape[:1]):
+            expected = f"one for each of {math.prod(rule.shape)} elements, or for each channel"
+            yield (*at, "parts"), f"got {len(rule.parts)} parts for shape {list(rule.shape)}, expected {expected}"
         yield from _bound_checks(rule, at)
 
 

@@ -32,7 +32,7 @@ from ..errors import DataError, ParamsError
 from ..expectations import Duplicates, Expectations
 from ..params import DatasetBlock
 from ..workspace import Workspace
-from . import bounds, inference, promises, sources, splits
+from . import bounds, inference, promises, series, sources, splits
 from .inference import Found
 
 # Rows repeat each other by nature from this share on (few and coarse columns): then each is split on its own.
@@ -56,10 +56,12 @@ def expectations(workspace: Workspace, name: str, block: DatasetBlock) -> Expect
 
 def find(workspace: Workspace, name: str, block: DatasetBlock) -> sources.Source:
     """The table's files, which have the columns that params.yaml names."""
-    where = f"params.yaml datasets.{name}"
+    where, path = f"params.yaml datasets.{name}", workspace.root / Path(str(block.table)).expanduser()
+    if block.series == series.FILES:
+        return series.recordings(path, block)
     if not block.target:
         raise ParamsError("got no target, expected the column to predict", where=where, fix="add `target: COLUMN`")
-    source = sources.find(workspace.root / Path(str(block.table)).expanduser())
+    source = sources.find(path)
     for key, wanted in (
         ("target", [block.target]),
         ("text", [block.text]),
@@ -72,12 +74,15 @@ def find(workspace: Workspace, name: str, block: DatasetBlock) -> sources.Source
             close = difflib.get_close_matches(column, source.names, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"columns are {', '.join(source.names[:30])}"
             raise DataError(f"no column {column!r} in {source.path}", where=f"{where}.{key}", fix=hint)
-    return source
+    return series.wide(source, block) if block.series else source
 
 
 def note(source: sources.Source, stated: Expectations, workspace: Workspace) -> Json:
     """What the Parquet file depends on: the source's bytes, and how its columns are read."""
-    rules = {name: [rule.role, rule.kind, rule.dtype] for name, rule in stated.columns.items()}
+    rules = {
+        name: [rule.role, rule.kind, rule.dtype, *([rule.shape, rule.parts] if rule.parts else [])]
+        for name, rule in stated.columns.items()
+    }
     return {"columns": rules, "source": source.sha256(workspace.state / "hashes")}
 
 
@@ -88,7 +93,11 @@ def build(source: sources.Source, stated: Expectations) -> pa.Table:
     """
     found = {
         name: Found(
-            None if rule.kind == "text" and rule.role != "input" else rule.kind, rule.role, rule.dtype, rule.shape
+            None if rule.kind == "text" and rule.role != "input" else rule.kind,
+            rule.role,
+            rule.dtype,
+            rule.shape,
+            parts=rule.parts,
         )
         for name, rule in stated.columns.items()
     }
@@ -111,6 +120,7 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
     if not raw.num_rows:
         raise DataError("an empty table", where=str(source.path), fix="give a table with rows")
     readings = inference.readings(raw.select([n for n in raw.column_names if n != SPLIT]), block.ignore)
+    readings |= {name: replace(readings[name], parts=made.parts) for name, made in source.assembled().items()}
     fixed = _fixed(source, raw, readings, block)
     found, table, split = _settle(source, raw, readings, fixed)
     train = table.filter(pc.equal(split, SPLITS[0]))
@@ -136,6 +146,8 @@ def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
     wanted = {column: "ignored" for column in block.ignore if column in stated.columns}
     named = ((block.target, "target"), (block.id, "id"), (block.text, "input"))
     wanted |= {column: role for column, role in named if column}
+    if block.series:
+        wanted |= {series.SERIES: "input", str(series.target(block)): "target"}
     for column, role in wanted.items():
         says = stated.columns[column].role if column in stated.columns else "nothing of it"
         if says != role:
@@ -149,7 +161,7 @@ def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
 def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], block: DatasetBlock) -> dict[str, Found]:
     """The columns whose role does not depend on the split: ignored, id, target, and a text to learn from with which
     all others are ignored."""
-    target = str(block.target)
+    target = str(series.target(block))
     fixed = {name: replace(readings[name], role="ignored") for name in block.ignore if name in readings}
     if block.text:
         fixed[block.text] = inference.text(raw[block.text], readings[block.text], f"{source.path} {block.text}")

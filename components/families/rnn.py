@@ -195,7 +195,7 @@ class Rnn:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, spec = configure(Settings, hyper), data.spec
         seeded(seed)
-        truth_N, val_truth_N = truth(data, "train"), truth(data, "val")
+        truth_N, val_truth_N = (truth(spec, data.splits[name], name) for name in ("train", "val"))
         train = texts.read(spec, data.splits["train"])
         vocabulary = VOCABULARIES[settings.vocabulary](train, settings.tokens, settings.seen, settings.longest)
         net = _begun(spec, vocabulary, train, truth_N, settings).to(device())
@@ -238,7 +238,7 @@ class Rnn:
         return net.to(device()).eval()
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        return _outcomes(_predict(net, net.read(data.splits[split])), truth(data, split))
+        return _outcomes(_predict(net, net.read(data.splits[split])), truth(data.spec, data.splits[split], split))
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
         if spec.classes:
@@ -247,7 +247,7 @@ class Rnn:
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows, or their mean target."""
-        train_N, truth_N = truth(data, "train"), truth(data, split)
+        train_N, truth_N = (truth(data.spec, data.splits[name], name) for name in ("train", split))
         if data.spec.classes:
             return metrics.class_shares(split, train_N, truth_N, len(data.spec.classes))
         return metrics.mean_target(split, train_N, truth_N)

@@ -181,6 +181,24 @@ def texts(made: Figure, said: Sequence[str], captions: Sequence[str]) -> None:
     axes.set_ylim(-step * max(len(said), 1), 0.5)
 
 
+def strips(made: Figure, series: Sequence[Floats], captions: Sequence[str], columns: int) -> None:
+    """A grid of series, channels × steps, each from its own smallest to its own largest value; a line a channel."""
+    axes, lines = made.add_subplot(), -(-len(series) // columns)
+    axes.set_axis_off()
+    for index, (one, caption) in enumerate(zip(series, captions, strict=True)):
+        line, column = divmod(index, columns)
+        left, top = 1.1 * column, -1.3 * line
+        across = np.linspace(left, left + 1, one.shape[1])
+        finite = one[np.isfinite(one)]
+        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+        heights = top - 1 + (one.astype(np.float64) - low) / ((high - low) or 1.0)
+        for channel, height in enumerate(heights):
+            axes.plot(across, height, linewidth=1, color=(BLUE, ORANGE, GREEN, GREY)[channel % 4])
+        axes.text(left + 0.5, top + 0.06, caption, ha="center", fontsize=8.5, color=INK)
+    axes.set_xlim(-0.05, 1.1 * columns)
+    axes.set_ylim(-1.3 * lines + 0.2, 0.3)
+
+
 def _pixels(image: Floats) -> Floats:
     pixels = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] not in (3, 4) else pixels

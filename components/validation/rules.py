@@ -18,6 +18,7 @@ from great_expectations.expectations.row_conditions import Column
 
 from ..contract import SPLIT, SPLITS
 from ..expectations import ColumnRule, Expectations
+from ..tensors import is_series
 from . import episodes
 from .checks import (
     ExpectClassesToBeBalanced,
@@ -43,7 +44,7 @@ NUMBERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
     "bool",
 ]
 TYPES = {"number": NUMBERS, "category": ["str"], "text": ["str"], "date": ["datetime64[us]"]}
-IMAGE_RANK = 2  # from this rank on, a tensor of one value shows nothing
+BLANK_RANK = 2  # from this rank on, a tensor of one value shows nothing
 LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -191,8 +192,9 @@ def _none(column: str, name: str, rule: str, share: float = 0.0) -> Expectation:
 
 def _samples(rows: pd.DataFrame, sound: dict[str, ColumnRule], expectations: Expectations) -> Checks:
     for name, rule in sound.items():
-        if rule.kind == "tensor" and len(rule.shape) >= IMAGE_RANK:  # a blank image counts as a missing one
-            yield _none(f"{name}.constant", name, "images of one value", rule.missing)
+        if rule.kind == "tensor" and len(rule.shape) >= BLANK_RANK:  # a blank one counts as a missing one
+            samples = "series" if is_series(rule.shape, rule.parts) else "images"
+            yield _none(f"{name}.constant", name, f"{samples} of one value", rule.missing)
     target = expectations.column("target")
     if target in sound:
         yield _variety(target, sound[target], expectations)

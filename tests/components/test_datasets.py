@@ -19,7 +19,17 @@ import pytest
 
 from components import datasets, letters, versioning
 from components.contract import SPLITS, Data, Task
-from components.datasets import BUILT_IN, breast_cancer, cartpole, digits, movie_sentiment, packages, parquet, splits
+from components.datasets import (
+    BUILT_IN,
+    breast_cancer,
+    cartpole,
+    digits,
+    movie_sentiment,
+    packages,
+    parquet,
+    splits,
+    ucr,
+)
 from components.datasets.packages import Member
 from components.errors import DataError, ParamsError
 from components.params import DatasetBlock, Params
@@ -28,12 +38,7 @@ from components.workspace import Workspace
 
 from ..conftest import REPOSITORY
 
-TASKS: dict[str, Task] = {
-    "digits": "classification",
-    "breast-cancer": "classification",
-    "cartpole": "control",
-    "movie-sentiment": "classification",
-}
+TASKS: dict[str, Task] = {"cartpole": "control"}  # the others: classification
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def rows(workspace: Workspace, name: str) -> pa.Table:
 
 def load(workspace: Workspace, name: str) -> Data:
     promised = datasets.expectations(workspace, name, DatasetBlock())
-    return datasets.load(workspace, name, promised, TASKS[name])
+    return datasets.load(workspace, name, promised, TASKS.get(name, "classification"))
 
 
 # ── built in ────────────────────────────────────────────────────────────────────────────────────────────
@@ -223,6 +228,43 @@ def expectations():
     return Expectations(columns={"x": ColumnRule(kind="number"),
         "y": ColumnRule(role="target", kind="category", values=["a", "b"])})
 """
+
+
+# Series of the official training part, of which a third is val, and of the test part; steps; the first value of each.
+UCR = {
+    "gunpoint": (50, 150, 150, -0.6478854, -1.1253),
+    "arrowhead": (36, 175, 251, -1.9630089, -1.9078),
+    "italy-power": (67, 1029, 24, -0.71051757, -0.9928),
+}
+
+
+@pytest.mark.parametrize("name", UCR)
+def test_series_are_those_of_the_archive_with_its_split(workspace: Workspace, name: str) -> None:
+    official, test, steps, first, _ = UCR[name]
+    table, data = rows(workspace, name), load(workspace, name)
+    assert {split: part.num_rows for split, part in data.splits.items()} == splits.counts(
+        table["split"].combine_chunks()
+    )
+    assert data.splits["train"].num_rows + data.splits["val"].num_rows == official
+    assert abs(data.splits["val"].num_rows - official / 3) <= 1 and data.splits["test"].num_rows == test
+    assert table["id"].to_pylist() == list(range(official + test))
+    assert set(table["split"][official:].to_pylist()) == {"test"}
+    series = table["series"].combine_chunks().to_numpy_ndarray()
+    assert series.shape == (official + test, 1, steps) and series.dtype == np.float32
+    assert series[0, 0, 0] == np.float32(first)
+    assert np.abs(series.mean(2)).max() < 1e-3 and np.abs(series.std(2, ddof=1) - 1).max() < 1e-3
+    assert {
+        part["class"].combine_chunks().value_counts().field(0).to_pylist().__len__() for part in data.splits.values()
+    } == {len(data.spec.classes)}
+
+
+def test_a_series_of_another_length_than_the_archives_is_refused() -> None:
+    short = b"# a head\n@data\n1,2,3:1\n1,2:2\n"
+    with pytest.raises(DataError, match="a series that has not 3 steps"):
+        ucr.Archive(CUT, CUT, 2, 3, ("1", "2"), 9).build(lambda _: short)
+
+
+CUT = ucr.member("Cut/Cut.ts", "")
 
 
 def test_a_dataset_may_live_in_a_package_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
