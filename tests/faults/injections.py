@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -20,10 +21,12 @@ import psutil
 from components.tuning import sessions
 
 from ..conftest import REPOSITORY
+from ..warm import Forks
 from .world import UNDISTURBED, Run, World
 
 LEASE_S = "3"
 SOON = 0.2  # in a storm each start is to leave something for the next
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
 LEARNER = "ray::ImplicitFu"  # as Ray calls the processes of Tune's trials
 
 
@@ -89,9 +92,8 @@ def node_killed(world: World, name: str, draw: random.Random) -> float:
 
 def cluster_node_killed(world: World, name: str, draw: random.Random) -> float:
     """One of a cluster's two nodes, in the midst of a trial: the other goes on."""
-    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
-    with _cluster(keys) as (address, raylet):
-        run = world.start("run", name, RAY_ADDRESS=address, **keys)
+    with _cluster() as (address, raylet):
+        run = world.start("run", name, forks=_knowing(), RAY_ADDRESS=address, **TOKEN)
         while run.alive() and not any(LEARNER in child.name() for child in _children(raylet)):
             time.sleep(0.02)
         run.pause(draw.uniform(0.0, 2.0))
@@ -102,11 +104,17 @@ def cluster_node_killed(world: World, name: str, draw: random.Random) -> float:
     return at
 
 
+@functools.cache
+def _knowing() -> Forks:
+    """Ray reads once, when it is imported, how it is to be asked for a token."""
+    return Forks(**TOKEN)
+
+
 @contextlib.contextmanager
-def _cluster(keys: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
+def _cluster() -> Iterator[tuple[str, psutil.Process]]:
     """The address of a cluster of two nodes, and the raylet of the second."""
     command = [sys.executable, "-m", "tests.faults.cluster"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | keys
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | TOKEN
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
