@@ -219,8 +219,8 @@ def log_count_ratios(
     grams: Tokens, class_N: NDArray[np.int64] | None, classes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """gram_G, the GRAMS commonest grams that stand in two texts or more, sorted; and ratio_GK, float32: how much
-    likelier each is in texts of a class than in others, as a logarithm, each counted once more than it is there (Wang & Manning
-    2012, "Baselines and bigrams"). Without classes K is 1 and the ratios are 0."""
+    likelier each is in texts of a class than in others, as a logarithm, each counted once more than it is there
+    (Wang & Manning 2012, "Baselines and bigrams"). Without classes K is 1 and the ratios are 0."""
     codes, counts = np.unique(grams.ids_T.numpy(), return_counts=True)
     common = np.sort(codes[np.argsort(-counts, kind="stable")[: min(GRAMS, int((counts > 1).sum()))]])
     ratio_GK, gram_G = np.zeros((len(common), classes or 1), np.float32), torch.from_numpy(common)
