@@ -6,7 +6,7 @@ word and gives back the very text. Rows are never padded to the longest of the c
 length.
 
 Legend: N rows of a split, B rows of a batch, T tokens (of all rows together; padded in B × T), V tokens of a
-vocabulary.
+vocabulary, G grams (tokens and pairs of them), K classes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SPECIALS = ("<pad>", "<unknown>", "<start>", "<end>")
 WORD = r"\w+(?:['’]\w+)*|[^\w\s]"  # a word with its apostrophes, or one other sign
 TEXT = (pa.string(), pa.large_string(), pa.string_view())
 PARALLEL = "TOKENIZERS_PARALLELISM"
+GRAMS = 200_000  # that are told apart at most
 POOL = 32  # batches whose rows are sorted by length together: enough for little padding, few enough to stay random
 
 Ids = NDArray[np.int64]
@@ -212,6 +213,24 @@ def grams(tokens: Tokens, vocabulary: int) -> Tokens:
     span = vocabulary * (vocabulary + 1)
     found = np.unique(rows * span + codes)
     return Tokens.split(found % span, np.bincount(found // span, minlength=len(tokens)))
+
+
+def log_count_ratios(
+    grams: Tokens, class_N: NDArray[np.int64] | None, classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """gram_G, the GRAMS commonest grams that stand in two texts or more, sorted; and ratio_GK, float32: how much
+    likelier each is in texts of a class than in others, as a logarithm, each counted once more than it is there
+    (Wang & Manning 2012, "Baselines and bigrams"). Without classes K is 1 and the ratios are 0."""
+    codes, counts = np.unique(grams.ids_T.numpy(), return_counts=True)
+    common = np.sort(codes[np.argsort(-counts, kind="stable")[: min(GRAMS, int((counts > 1).sum()))]])
+    ratio_GK, gram_G = np.zeros((len(common), classes or 1), np.float32), torch.from_numpy(common)
+    if class_N is not None and len(common):
+        held = grams.among(gram_G)
+        count_GK = np.ones((len(common), classes))
+        np.add.at(count_GK, (held.ids_T.numpy(), np.repeat(class_N, held.lengths_N.numpy())), 1)
+        other_GK = count_GK.sum(1, keepdims=True) - count_GK
+        ratio_GK = np.log(count_GK / count_GK.sum(0) / (other_GK / other_GK.sum(0))).astype(np.float32)
+    return gram_G, torch.from_numpy(ratio_GK)
 
 
 def buckets(lengths_N: NDArray[np.int64], batch_rows: int) -> Callable[[np.random.Generator], list[Ids]]:

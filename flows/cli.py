@@ -214,12 +214,13 @@ def add(
     name: str,
     path: Path,
     target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+    text: Annotated[str | None, typer.Option(help="The column of free text to learn from, and nothing else.")] = None,
 ) -> None:
     """Bring a table of your own under data/ and DVC, and name it in params.yaml."""
     from components import versioning
 
     project = _project()
-    versioning.add(project.workspace, name, path, target, project.say)
+    versioning.add(project.workspace, name, path, target, project.say, text)
 
 
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
@@ -50,7 +49,6 @@ from ..training import Lesson, adam, configure, constant, cosine, device, learn,
 
 SCORING_ROWS = 256  # texts that go through the net at once
 CELLS, VOCABULARIES = {"lstm": nn.LSTM, "gru": nn.GRU}, {"words": texts.words, "pieces": texts.pieces}
-GRAMS = 200_000  # that the linear model knows at most, the commonest
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,16 @@ class Read:
 
 
 class Net(nn.Module):
-    """`target`: mean and deviation that the outputs are scaled by; (0, 1) for classes. `ratio_GK`: where the linear
-    model begins; its codes are `gram_G`."""
+    """`target`: mean and deviation that the outputs are scaled by; (0, 1) for classes. `begin`: gram_G, the codes of
+    the linear model's grams, and ratio_GK, the weights that it begins at."""
 
     def __init__(
-        self, spec: Spec, vocabulary: Vocabulary, target: tuple[float, float], begin: Begin, settings: Settings
+        self,
+        spec: Spec,
+        vocabulary: Vocabulary,
+        target: tuple[float, float],
+        begin: tuple[torch.Tensor, torch.Tensor],
+        settings: Settings,
     ) -> None:
         super().__init__()
         self.spec, self.vocabulary, self.target, self.settings = spec, vocabulary, target, settings
@@ -150,25 +153,6 @@ class Net(nn.Module):
         )
         count_B = grams.lengths_N[rows_B].to(ids.device).clamp(min=1)
         return self.scale * y_BK * count_B.rsqrt()[:, None] + self.bias_K
-
-
-Begin = tuple[torch.Tensor, torch.Tensor]  # gram_G and ratio_GK
-
-
-def begin(grams: Tokens, class_N: NDArray[np.int64] | None, classes: int) -> Begin:
-    """The grams seen twice or more, sorted, and each class's log count ratio: how much likelier it is in texts of the
-    class than in others, each counted once more than it is there. Without classes the ratios are 0."""
-    codes, counts = np.unique(grams.ids_T.numpy(), return_counts=True)
-    common = np.sort(codes[np.argsort(-counts, kind="stable")[: min(GRAMS, int((counts > 1).sum()))]])
-    ratio_GK = np.zeros((len(common), classes or 1), np.float32)
-    gram_G = torch.from_numpy(common)
-    if class_N is not None and len(common):
-        held = grams.among(gram_G)
-        count_GK = np.ones((len(common), classes))
-        np.add.at(count_GK, (held.ids_T.numpy(), np.repeat(class_N, held.lengths_N.numpy())), 1)
-        other_GK = count_GK.sum(1, keepdims=True) - count_GK
-        ratio_GK = np.log(count_GK / count_GK.sum(0) / (other_GK / other_GK.sum(0))).astype(np.float32)
-    return gram_G, torch.from_numpy(ratio_GK)
 
 
 class Rnn:
@@ -275,7 +259,7 @@ class Rnn:
 def _begun(spec: Spec, vocabulary: Vocabulary, train: list[str], truth_N: NDArray[Any], settings: Settings) -> Net:
     """A net that has learnt nothing but counts."""
     grams = texts.grams(vocabulary.encode(train), vocabulary.size)
-    start = begin(grams, truth_N if spec.classes else None, len(spec.classes))
+    start = texts.log_count_ratios(grams, truth_N if spec.classes else None, len(spec.classes))
     target = (0.0, 1.0) if spec.classes else (float(truth_N.mean()), float(truth_N.std()) or 1.0)
     return Net(spec, vocabulary, target, start, settings)
 

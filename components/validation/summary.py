@@ -56,8 +56,7 @@ def summarise(data: Data, expectations: Expectations) -> pd.DataFrame:
 
 def _scripts(present: Mapping[str, pa.Table], name: str) -> list[str]:
     """In which the training texts are written."""
-    first = next(iter(present.values()))
-    return letters.scripts(first[name].to_pylist()) if is_text(first.schema.field(name).type) else []
+    return letters.scripts(_texts(next(iter(present.values())), name) or [])
 
 
 def _part(
@@ -74,8 +73,7 @@ def _part(
             values = pa.array(described[""], pa.string())
         else:
             columns[name] = _plain(table, name, rule.kind)
-        if name in scripts and is_text(values.type):
-            texts = values.to_pylist()
+        if name in scripts and (texts := _texts(table, name)) is not None:
             told = letters.told(texts, scripts[name])
             columns |= {f"{name}.{key}": told[key] for key in ("characters", "damaged", "foreign")}
             bare[name] = pa.array(letters.bare(texts), pa.string())
@@ -88,6 +86,12 @@ def _part(
     if bare:
         columns[NEARLY] = splits.row_hashes(pa.table(content | bare))
     return pd.DataFrame(columns)
+
+
+def _texts(table: pa.Table, name: str) -> list[str | None] | None:
+    """A column as texts; None if it is no text."""
+    plain = pd.Series(_plain(table, name, "text"))
+    return [t if isinstance(t, str) else None for t in plain] if plain.dtype == "str" else None
 
 
 def _plain(table: pa.Table, name: str, kind: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,14 +81,15 @@ def fetch(
     return [_fetch(workspace, name, params.datasets[name], say, record) for name in names or params.datasets]
 
 
-def add(workspace: Workspace, name: str, path: Path, target: str | None, say: Say) -> Fetched:
+def add(workspace: Workspace, name: str, path: Path, target: str | None, say: Say, text: str | None = None) -> Fetched:
     """Copy a csv or Parquet file (or a folder of them) to data/sources/, build dataset `name` from it, name both in
     data.dvc, and add the dataset's block to params.yaml. Where the block is there, it is a new version of the file.
+    `target` and `text` name columns, as in the block.
 
     Raises ParamsError if the name is taken by something else or no target is known, DataError if the file is no use;
     then nothing has changed.
     """
-    block = _block_for(workspace, name, path, target)
+    block = _block_for(workspace, name, path, {"target": target, "text": text})
     place = workspace.root / str(block.table)
     expected = workspace.expectations(name).is_file()
     aside = place.parent / f".{name}.{os.getpid()}"
@@ -108,7 +109,7 @@ def add(workspace: Workspace, name: str, path: Path, target: str | None, say: Sa
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     if name not in params.load(workspace).datasets:
-        blocks.add_dataset(workspace, name, {"table": str(block.table), "target": str(block.target)})
+        blocks.add_dataset(workspace, name, block.model_dump(include={"table", "target", "text"}, exclude_none=True))
         say(f"{name}: added to {workspace.params.name}; what it promises is in expectations/{name}.yaml")
     files = [workspace.data(name), *intake.files(place).values()]
     return Fetched(name, "built", md5, _record(workspace, files, say))
@@ -223,8 +224,8 @@ def _md5(workspace: Workspace, file: Path) -> str:
 # ── a file of the user's ────────────────────────────────────────────────────────────────────────────────
 
 
-def _block_for(workspace: Workspace, name: str, path: Path, target: str | None) -> DatasetBlock:
-    """The dataset's block in params.yaml, or the one that it is to get."""
+def _block_for(workspace: Workspace, name: str, path: Path, named: Mapping[str, str | None]) -> DatasetBlock:
+    """The dataset's block in params.yaml, or the one that it is to get. `named`: columns by their key in the block."""
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
@@ -237,7 +238,7 @@ def _block_for(workspace: Workspace, name: str, path: Path, target: str | None) 
     block = params.load(workspace).datasets.get(name)
     where = f"params.yaml datasets.{name}"
     if block is None:
-        if target is None:
+        if named["target"] is None:
             columns = ", ".join(sources.find(source).names[:30])
             raise ParamsError(
                 "no target given",
@@ -245,14 +246,14 @@ def _block_for(workspace: Workspace, name: str, path: Path, target: str | None) 
                 why=f"columns are {columns}",
                 fix="--target COLUMN",
             )
-        return DatasetBlock(table=place, target=target)
+        return DatasetBlock(table=place, target=named["target"], text=named["text"])
     if block.table != place:
         reads = f"reads {block.table}" if block.table else "is no table"
         raise ParamsError(f"dataset {name!r} is there already, and {reads}", where=where, fix="choose another name")
-    if target not in (None, block.target):
-        raise ParamsError(
-            f"target is {block.target!r} already, got {target!r}", where=where, fix="edit the block first"
-        )
+    for key, column in named.items():
+        stands = getattr(block, key)
+        if column not in (None, stands):
+            raise ParamsError(f"{key} is {stands!r} already, got {column!r}", where=where, fix="edit the block first")
     return block
 
 

@@ -143,7 +143,10 @@ def test_images_and_series_get_a_grid(tmp_path: Path, shape: tuple[int, ...]) ->
     assert looks_drawn(tmp_path / "worst.png")
 
 
-@pytest.mark.parametrize("said", ["a $5 film, ^ and _ and all: " * 30, "日本語", "\x00\n", None])
+STRANGE = {"a long one": "a $5 film, ^ and _ and all: " * 30, "signs of other kinds": "日本語\x00\n", "none": None}
+
+
+@pytest.mark.parametrize("said", STRANGE.values(), ids=STRANGE)
 def test_texts_are_shown_as_they_are(tmp_path: Path, said: str | None) -> None:
     model, data = classifier(2)
     texts = pa.array([f"text {i}" if i != 17 else said for i in range(ROWS)])

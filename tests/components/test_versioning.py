@@ -245,6 +245,17 @@ def test_adding_again_is_a_new_version(workspace: Workspace, tmp_path: Path) -> 
     assert (workspace.root / "data/sources/ships.csv").read_text() == given.read_text()
 
 
+def test_a_table_with_text_is_added_with_its_column(workspace: Workspace, tmp_path: Path) -> None:
+    lines = "".join(f"the {i} ships of no {i * 7},{'yes' if i % 2 else 'no'}\n" for i in range(200))
+    (tmp_path / "given.csv").write_text("log,sold\n" + lines)
+    versioning.add(workspace, "ships", tmp_path / "given.csv", "sold", lambda _: None, "log")
+    block = params.load(workspace).datasets["ships"]
+    assert (block.text, block.target) == ("log", "sold")
+    assert parquet.read(workspace.data("ships")).num_rows == 200
+    with pytest.raises(ParamsError, match="text is 'log' already, got 'sold'"):
+        versioning.add(workspace, "ships", tmp_path / "given.csv", None, lambda _: None, "sold")
+
+
 def test_adding_a_folder_tracks_each_file(workspace: Workspace, tmp_path: Path) -> None:
     for i in range(2):
         (tmp_path / "parts").mkdir(exist_ok=True)
