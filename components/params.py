@@ -37,6 +37,8 @@ class DatasetBlock(Block):
     table: str | None = Field(None, description="Path of a csv or Parquet file, or of a folder of them.")
     target: str | None = Field(None, description="The column to predict.")
     id: str | None = Field(None, description="The column that names a row. Default: inferred.")
+    user: str | None = Field(None, description="The column that says who gave the rating that is the target.")
+    item: str | None = Field(None, description="The column that says what was rated.")
     ignore: list[str] = Field([], description="Columns that are kept but never learnt from.")
 
 
@@ -213,6 +215,11 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
         if not block.table and not block.source and name not in BUILT_IN:
             known = f"`table: PATH` or one of {', '.join(BUILT_IN)}"
             yield at, f"got no table and no built-in dataset of this name, expected {known}"
+        if (block.user is None) != (block.item is None):
+            given, other = ("user", "item") if block.user else ("item", "user")
+            yield (*at, given), f"got {given} without {other}, expected both: a rating is of an item by a user"
+        if block.user and not block.table:
+            yield (*at, "user"), "got user without table, expected a table: other datasets say it themselves"
         if block.source and "." not in block.source and block.source not in BUILT_IN:
             yield (*at, "source"), f"got {block.source!r}, expected one of {', '.join(BUILT_IN)}, or package.module"
     for name, pipeline in params.pipelines.items():

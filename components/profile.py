@@ -10,7 +10,8 @@ Legend: N rows, F features, D elements of a code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -72,13 +73,16 @@ class Tally:
     meanwhile is the bin of each feature of each such row. The rows that count depend on the stream's order alone, not
     on how it comes in batches."""
 
-    def __init__(self, model: Encoder, profile: Json) -> None:
+    def __init__(self, model: Encoder, profile: Json, absent: Sequence[str] = ()) -> None:
+        """Features of columns in `absent`, which the stream does not have, are not counted."""
         self._model, self._profile = model, profile
+        kept = tuple(column for column in model.spec.columns if column.name not in absent)
+        self._spec = replace(model.spec, columns=kept)
         self._features, self._coded = _Spread(COMPARED), _Spread(COMPARED_CODES)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count rows as the model reads them."""
-        spec, features = self._model.spec, self._profile["features"]
+        spec, features = self._spec, self._profile["features"]
         taken = self._features.choose(batch.num_rows)
         if len(taken):
             found = [bin_of(features[name], values) for name, _, values in _plain(spec, _taken(batch, taken))]
@@ -93,7 +97,7 @@ class Tally:
         held = {"codes": self._coded.held(), "": self._features.held()}
         at = dict.fromkeys(held, 0)
         counted: Counts = {}
-        for name in [n for n, _, _ in _named(self._model.spec)] + [_element(i) for i in self._profile["codes"]]:
+        for name in [n for n, _, _ in _named(self._spec)] + [_element(i) for i in self._profile["codes"]]:
             of = "codes" if features[name]["of"] == "codes" else ""
             bins = len(features[name]["counts"])
             bins_N = held[of][:, at[of]] if held[of].size else np.zeros(0, np.uint8)

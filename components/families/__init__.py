@@ -14,6 +14,7 @@ FAMILIES = {
     "cnn": "components.families.cnn:Cnn",
     "autoencoder": "components.families.autoencoder:Autoencoder",
     "dqn": "components.families.dqn:Dqn",
+    "recommender": "components.families.recommender:Recommender",
 }
 
 

@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,8 @@ class Wanted:
 
     `id` None means the spec's own, where a file has it; `row` means none. Columns in `known` may be there and
     are not read; any other column is a fault unless `ignore_extra`. `aside`: a row that does not fit is handed on with
-    its reason, instead of ending the reading.
+    its reason, instead of ending the reading. Of ratings the user alone must be there: what is known of users and items
+    the model has from its training, and a user without an item asks for a list.
     """
 
     spec: Spec
@@ -45,7 +46,8 @@ class Wanted:
 @dataclass(frozen=True)
 class Table:
     """One file whose columns fit. `id` is the column that names its rows, if it has one; `aside` as in Wanted; `rows`
-    is how many a Parquet file says it has, None for a csv."""
+    is how many a Parquet file says it has, None for a csv. Columns in `absent` need not be there and are not: every
+    row's is missing."""
 
     file: Path
     columns: tuple[Column, ...]
@@ -53,6 +55,7 @@ class Table:
     empty: bool
     aside: bool = False
     rows: int | None = None
+    absent: tuple[str, ...] = ()
 
     def batches(self, rows: int) -> Generator[Piece]:
         """At most `rows` rows at a time, in the file's order. Raises BadInput at the first unfit value, unless unfit
@@ -60,10 +63,25 @@ class Table:
         for raw in self._read(rows):
             inputs = self._fit(raw)
             if inputs is None:
-                yield sort_out(raw, self.columns, self.id.name if self.id else None)
+                piece = sort_out(raw, self._present, self.id.name if self.id else None)
+                yield replace(piece, inputs=self._whole(piece.inputs))
                 continue
             ids = raw.batch.column(self.id.name) if self.id else pa.array(raw.rows_N)
-            yield Piece(raw.batch.num_rows, raw.rows_N, ids, inputs)
+            yield Piece(raw.batch.num_rows, raw.rows_N, ids, self._whole(inputs))
+
+    @property
+    def _present(self) -> tuple[Column, ...]:
+        return tuple(c for c in self.columns if c.name not in self.absent)
+
+    def _whole(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
+        """With the columns that are absent."""
+        if not self.absent:
+            return inputs
+        every = [
+            pa.nulls(inputs.num_rows, columns.ARROW[c.kind]) if c.name in self.absent else inputs.column(c.name)
+            for c in self.columns
+        ]
+        return pa.RecordBatch.from_arrays(every, [c.name for c in self.columns])
 
     def _fit(self, raw: Raw) -> pa.RecordBatch | None:
         """All rows as the model wants them; None if some do not fit and go aside."""
@@ -71,16 +89,16 @@ class Table:
             return None
         first_row = int(raw.rows_N[0]) if len(raw.rows_N) else 0
         try:
-            fitted = [columns.fit(raw.batch.column(c.name), c, self.file, first_row) for c in self.columns]
+            fitted = [columns.fit(raw.batch.column(c.name), c, self.file, first_row) for c in self._present]
         except BadInput:
             if not self.aside:
                 raise
             return None
-        return pa.RecordBatch.from_arrays(fitted, [c.name for c in self.columns])
+        return pa.RecordBatch.from_arrays(fitted, [c.name for c in self._present])
 
     def _read(self, rows: int) -> Iterator[Raw]:
         if not _is_parquet(self.file) and self.aside:
-            yield from csvs.patient(self.file, self.columns, self.id, rows)
+            yield from csvs.patient(self.file, self._present, self.id, rows)
             return
         first_row = 0
         for batch in self._batches(rows):
@@ -89,9 +107,9 @@ class Table:
 
     def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         if not _is_parquet(self.file):
-            yield from csvs.batches(self.file, self.columns, self.id, rows)
+            yield from csvs.batches(self.file, self._present, self.id, rows)
             return
-        names = [c.name for c in self.columns] + ([self.id.name] if self.id else [])
+        names = [c.name for c in self._present] + ([self.id.name] if self.id else [])
         with _parquet(self.file) as opened:
             yield from opened.iter_batches(rows, columns=names)
 
@@ -130,9 +148,10 @@ def open_file(file: Path, wanted: Wanted) -> Table:
     if _is_parquet(file):
         with _parquet(file) as opened:
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
-        empty = rows == 0
-        _check_names(schema.names, wanted, file)
-        faults = [f for c in inputs if (f := columns.type_fault(c, schema.field(c.name).type))]
+        empty, names = rows == 0, schema.names
+        _check_names(names, wanted, file)
+        there = [c for c in inputs if c.name in schema.names]
+        faults = [f for c in there if (f := columns.type_fault(c, schema.field(c.name).type))]
         id_field = schema.field(name) if name in schema.names else None
     else:
         names, empty = csvs.header(file)
@@ -142,7 +161,8 @@ def open_file(file: Path, wanted: Wanted) -> Table:
     if faults:
         fix = "give a Parquet file whose columns are as the training data has them"
         raise BadInput("; ".join(faults), where=str(file), fix=fix)
-    return Table(file, inputs, id_field, empty, wanted.aside, rows)
+    absent = tuple(c.name for c in inputs if c.name not in names)
+    return Table(file, inputs, id_field, empty, wanted.aside, rows, absent)
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
@@ -181,7 +201,8 @@ def _check_names(names: Sequence[str], wanted: Wanted, file: Path) -> None:
     roles = {wanted.spec.target, wanted.spec.id, wanted.id, SPLIT, *wanted.known}
     # pandas writes a table's index as a column of its own.
     extra = [n for n in names if n not in inputs and n not in roles and not re.fullmatch(r"__index_level_\d+__", n)]
-    missing = [n for n in inputs if n not in names]
+    needed = inputs if wanted.spec.user is None else [wanted.spec.user]
+    missing = [n for n in needed if n not in names]
     if missing:
         close = {n: difflib.get_close_matches(n, extra, 1) for n in missing}
         hints = [f"is {match[0]!r} meant for {name!r}?" for name, match in close.items() if match]

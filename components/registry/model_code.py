@@ -105,7 +105,11 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type
 
 
 def arrow(frame: pd.DataFrame, spec: Any) -> pa.RecordBatch:
-    """The model's input columns of a frame. Tensor cells are arrays or nested lists of the shape, or flat ones."""
+    """The model's input columns of a frame. Tensor cells are arrays or nested lists of the shape, or flat ones. Of
+    ratings the user alone must be there."""
+    user = getattr(spec, "user", None)  # the code of older versions knows of none
+    if user in frame:
+        frame = frame.reindex(columns=[c.name for c in spec.columns])
     missing = [c.name for c in spec.columns if c.name not in frame]
     if missing:
         raise ValueError(f"the input lacks the columns {', '.join(missing)}")
