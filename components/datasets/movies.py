@@ -3,7 +3,7 @@
 From recbole 1.2.1, members recbole/dataset_example/ml-100k/ml-100k.{inter,user,item}: lines of values between tabs, a
 line of names first. The ratings are GroupLens's (Harper & Konstan 2015, "The MovieLens datasets"), whose terms allow
 research use and forbid to pass them on without leave: they are fetched, and never committed. A film goes by its title
-and year, with its number behind where two films share both. One film has no year. No pair is rated twice.
+and year, with its number behind where two films share both. Of two films the year is not known. No pair is rated twice.
 
 The split is ours, about 80/10/10, by a hash of user and film, evenly over the stars. The usual protocol has five folds
 of random ratings, 80,000 to learn from and 20,000 to test on: so here as many are learnt from, half of the test rows
