@@ -246,7 +246,9 @@ def _split(source: sources.Source, table: pa.Table, found: dict[str, Found], pai
     if not pair and splits.repeats(content) > COARSE:
         content = splits.apart(content)
     target = table[_target(found)]
-    if found[_target(found)].kind == "category":
+    if pair:  # which may come with several ratings, and must stay in one split
+        strata = np.zeros(table.num_rows, np.int64)
+    elif found[_target(found)].kind == "category":
         strata = pc.dictionary_encode(target).combine_chunks().indices.to_numpy()
     else:  # numbers: fifths of their range of ranks
         numbers = target.to_numpy()

@@ -376,7 +376,7 @@ def test_elements_outside_a_space_are_counted(environment, observation, action, 
 
 def test_ratings_of_nobody_twice_or_off_the_scale(tmp_path):
     draw = np.random.default_rng(1)
-    pairs = draw.permutation(30 * 20)[:200]
+    pairs = draw.permutation(12 * 20)[:200]
     whole = {
         "row": np.arange(200),
         "reader": [f"r{p // 20}" for p in pairs],
