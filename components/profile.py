@@ -147,6 +147,8 @@ _SUMMARY = (".min", ".max", ".nan", ".mean", ".std")
 def _named(spec: Spec) -> Iterator[tuple[str, str, Column]]:
     """(feature, what it is of, column) without codes."""
     for column in spec.columns:
+        if column.name in (spec.user, spec.item):
+            continue  # of whom and what is asked is the asker's choice
         if column.kind == "tensor":
             yield from ((column.name + key, "summary", column) for key in _SUMMARY)
         else:

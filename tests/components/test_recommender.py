@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components import ratings
+from components import model, profile, ratings, scoring
 from components.contract import SPLITS, Column, Data, Spec
-from components.errors import DataError, ParamsError
-from components.families import family
+from components.errors import BadInput, DataError, ParamsError
+from components.families import family, import_path
 from components.families.recommender import Recommender
 from components.ratings import Lists, Wanted
+from components.scoring import Job, drift
 
 from .cases import Case, learnt, one_thread  # noqa: F401
 
@@ -266,6 +270,64 @@ def test_sums_over_lists_are_those_of_a_dense_product() -> None:
     chosen = torch.tensor([3, 6, 0, 3])
     sums = Lists(of.int(), other.int(), value, 7).sums(table, chosen, weighed=True)
     torch.testing.assert_close(sums, (dense @ table)[chosen])
+
+
+# ── files ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> model.Model:
+    """A model as the train stage leaves it."""
+    folder, small = tmp_path_factory.mktemp("kept"), SMALL["factors"]
+    state = learnt("recommender", TASTE, small, 3)[-1][1]
+    model.save(folder, import_path("recommender"), TASTE.spec, small, state)
+    model.keep_profile(folder, profile.measure(model.load(folder), TASTE.splits["train"]))
+    return model.load(folder)
+
+
+JOB = Job("1", "key", batch_rows=7, quarantine=0.5, drift=drift.Terms())
+
+
+def test_a_file_of_users_alone_becomes_a_file_of_lists(kept: model.Model, tmp_path: Path) -> None:
+    (tmp_path / "who.csv").write_text("user\n" + "".join(f"u{n % 25}\n" for n in range(300)) + "nobody\n")
+    told = scoring.score(kept, tmp_path / "who.csv", tmp_path / "out.parquet", JOB)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["row", "prediction", "top_items", "top_scores", "model_version", "run_key"]
+    assert table["prediction"].null_count == len(table) == 301
+    by_hand = scored(kept.net, user=["u3"], item=[None])
+    assert table["top_items"][28].as_py() == by_hand["top_items"][0] and len(by_hand["top_items"][0]) == 3
+    assert table["top_scores"][28].as_py() == by_hand["top_scores"][0]
+    assert told.drift["features"] == [], "neither what is not given is compared, nor whom it is about"
+
+
+def test_rows_that_do_not_fit_go_aside_and_the_others_keep_their_lists(kept: model.Model, tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text("user,item,age\nu1,b1,30\nu2,b2,old\nu3,,41\n")
+    told = scoring.score(kept, tmp_path / "some.csv", tmp_path / "out.parquet", JOB)
+    assert (told.rows_in, told.rows, told.quarantined) == (3, 2, 1)
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert {one["feature"] for one in told.drift["features"]} == {"age"}
+    assert [row["row"] for row in rows] == [0, 2] and rows[1]["prediction"] is None
+    assert rows[0]["top_items"] == scored(kept.net, user=["u1"], item=["b1"])["top_items"][0]
+    (aside,) = pq.read_table(told.quarantine).to_pylist()
+    assert aside["reason"] == "column 'age': got 'old', expected a number"
+
+
+def test_a_file_without_users_is_refused(kept: model.Model, tmp_path: Path) -> None:
+    (tmp_path / "what.csv").write_text("item,age\nb1,30\n")
+    with pytest.raises(BadInput, match="missing columns: 'user'"):
+        scoring.score(kept, tmp_path / "what.csv", tmp_path / "out.parquet", JOB)
+
+
+def test_a_frame_of_users_alone_is_enough_for_mlflow() -> None:
+    from components.registry import artifact, model_code
+
+    rows = model_code.arrow(pd.DataFrame({"user": ["u1", "u2"]}), TASTE.spec)
+    assert rows.schema.names == [c.name for c in TASTE.spec.columns] and rows.column("item").null_count == 2
+    with pytest.raises(ValueError, match="the input lacks the columns user, "):
+        model_code.arrow(pd.DataFrame({"item": ["b1"]}), TASTE.spec)
+    signature = artifact._signature(TASTE.spec, TASTE.splits["test"].schema, Recommender().outputs(TASTE.spec))
+    assert [c.required for c in signature.inputs] == [True, False, False, False, False]
+    assert [str(c.type) for c in signature.outputs] == ["DataType.double", "Array(string)", "Array(float)"]
 
 
 # ── what is no use ──────────────────────────────────────────────────────────────────────────────────────
