@@ -183,7 +183,8 @@ class Recommender:
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The terms that a rating is the sum of: each element of the product, and the two biases."""
         with torch.inference_mode():
-            (p_ND, b_N), (q_ND, c_N) = _vectors(net, batch, 0), _vectors(net, batch, 1)
+            ready = net.ready or net.matcher.ready()
+            (p_ND, b_N), (q_ND, c_N) = _vectors(net, ready, batch, 0), _vectors(net, ready, batch, 1)
             return torch.cat([p_ND * q_ND, b_N[:, None], c_N[:, None]], 1).float().cpu().numpy()
 
     def outputs(self, spec: Spec) -> pa.Schema:
@@ -194,9 +195,9 @@ class Recommender:
         )
 
 
-def _vectors(net: Net, rows: Rows, side: int) -> Vectors:
+def _vectors(net: Net, ready: Ready, rows: Rows, side: int) -> Vectors:
     """p_ND (0) or q_ND (1) and biases, in float64: of the known as they are known, of the others by their columns."""
-    of, ready = (net.users, net.items)[side], net.ready or net.matcher.ready()
+    of = (net.users, net.items)[side]
     known, added = ((ready.p_UD, ready.b_U), (ready.q_ID, ready.b_I))[side]
     number_N = torch.from_numpy(of.numbers(rows)).to(known.device)
     vectors_ND, bias_N = known[number_N], added[number_N]
@@ -212,7 +213,8 @@ def _vectors(net: Net, rows: Rows, side: int) -> Vectors:
 def _predict(net: Net, rows: Rows) -> Floats:
     """The rating of each row, within what the training rows have, on the CPU."""
     net.eval()
-    (p_ND, b_N), (q_ND, c_N) = _vectors(net, rows, 0), _vectors(net, rows, 1)
+    ready = net.ready or net.matcher.ready()
+    (p_ND, b_N), (q_ND, c_N) = _vectors(net, ready, rows, 0), _vectors(net, ready, rows, 1)
     predicted: Floats = ((p_ND * q_ND).sum(1) + b_N + c_N + net.matcher.mean).clamp(*net.reach).cpu().numpy()
     return predicted
 
@@ -222,7 +224,7 @@ def _best(net: Net, rows: Rows, most: int) -> tuple[Ints, Floats]:
     """The list of each row's user: numbers of items, and their ratings, as ratings.best gives them."""
     net.eval()
     ready = net.ready or net.matcher.ready()
-    p_ND, b_N = _vectors(net, rows, 0)
+    p_ND, b_N = _vectors(net, ready, rows, 0)
     number_N = torch.from_numpy(net.users.numbers(rows)).to(p_ND.device)
 
     def scores(part: slice) -> torch.Tensor:
