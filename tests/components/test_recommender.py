@@ -12,14 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pyarrow import csv
 
-from components import model, profile, ratings, scoring
+from components import datasets, intake, model, profile, ratings, scoring
 from components.contract import SPLITS, Column, Data, Spec
+from components.datasets import parquet
 from components.errors import BadInput, DataError, ParamsError
 from components.families import family, import_path
 from components.families.recommender import Recommender
+from components.params import DatasetBlock
 from components.ratings import Lists, Wanted
 from components.scoring import Job, drift
+from components.workspace import Workspace
 
 from .cases import Case, learnt, one_thread  # noqa: F401
 
@@ -328,6 +332,35 @@ def test_a_frame_of_users_alone_is_enough_for_mlflow() -> None:
     signature = artifact._signature(TASTE.spec, TASTE.splits["test"].schema, Recommender().outputs(TASTE.spec))
     assert [c.required for c in signature.inputs] == [True, False, False, False, False]
     assert [str(c.type) for c in signature.outputs] == ["DataType.double", "Array(string)", "Array(float)"]
+
+
+def test_a_table_of_ones_own_is_fetched_learnt_and_scored(tmp_path: Path) -> None:
+    """As `table: ratings.csv, user: reader, item: book, target: stars` has it: readers are numbers, stars are whole."""
+    train = TASTE.splits["train"]
+    own = pa.table(
+        {
+            "reader": [1000 + int(u[1:]) for u in train["user"].to_pylist()],
+            "book": train["item"],
+            "stars": train["stars"].cast(pa.int64()),
+        }
+    )
+    csv.write_csv(own, tmp_path / "ratings.csv")
+    workspace = Workspace(tmp_path)
+    block = DatasetBlock(table="ratings.csv", user="reader", item="book", target="stars")
+    recipe = datasets.recipe(workspace, "books", block, lambda _: None)
+    workspace.data("books").parent.mkdir()
+    parquet.write(recipe.build(), workspace.data("books"), recipe.note)
+    data = datasets.load(workspace, "books", datasets.expectations(workspace, "books", block), "regression")
+    net = Recommender().load(
+        data.spec, SMALL["factors"], learnt("recommender", data, SMALL["factors"], 2)[-1][1].served()
+    )
+    (tmp_path / "who.csv").write_text("reader\n1003\n7\n")
+    (piece,) = intake.open_file(tmp_path / "who.csv", intake.Wanted(data.spec)).batches(10)
+    found = Recommender().score(net, piece.inputs).to_pydict()
+    assert [len(top) for top in found["top_items"]] == [3, 3] and net.users.numbers(piece.inputs)[0] > 0
+    learnt_from = data.splits["train"].select(["reader", "book"]).to_pylist()
+    seen = {row["book"] for row in learnt_from if row["reader"] == "1003"}
+    assert seen and not seen & set(found["top_items"][0])
 
 
 # ── what is no use ──────────────────────────────────────────────────────────────────────────────────────
