@@ -139,7 +139,7 @@ def _champion(resolved: Resolved) -> tuple[Shipped, Job]:
         str(version.version),
         version.tags[f"{registry.TAG}run_key"],
         batch_rows=block.batch_rows,
-        known=tuple(resolved.expectations.columns),
+        known=(*resolved.expectations.columns, *resolved.project.params.datasets[resolved.block.dataset].ignore),
         quarantine=block.quarantine,
         drift=None if block.drift.then == "ignore" else terms,
     )

@@ -5,6 +5,7 @@ Legend: N rows, F features, C category columns.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from .contract import Column, Json
+from .contract import Column, Json, Spec
 from .errors import BadInput, DataError
 
 Rows: TypeAlias = pa.Table | pa.RecordBatch
@@ -116,6 +117,17 @@ def labels(rows: Rows, target: str, classes: Sequence[str]) -> NDArray[np.int64]
     return numbered
 
 
+def truth(spec: Spec, rows: Rows, split: str) -> NDArray[Any]:
+    """The target of a split's rows: class numbers, or numbers as float64. Raises DataError if one is missing."""
+    assert spec.target is not None  # a supervised task has one
+    if spec.classes:
+        return labels(rows, spec.target, spec.classes)
+    truth_N = numbers(rows, spec.target).astype(np.float64)
+    if not np.isfinite(truth_N).all():
+        raise DataError(f"target {spec.target!r} has rows without a finite number", where=f"{spec.dataset}, {split}")
+    return truth_N
+
+
 def class_columns(classes: Sequence[str]) -> pa.Schema:
     """What a classifier scores: the likeliest class, and each class's probability."""
     return pa.schema([("class", pa.string()), *((f"probability_{name}", pa.float32()) for name in classes)])
@@ -163,30 +175,48 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class Flat:
+    """A column of tensors: all elements by one shift and factor, since they share a unit."""
+
+    column: Column
+    shift: float
+    factor: float
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.column.shape)
+
+
+@dataclass(frozen=True)
 class Encoder:
     """Turns rows into features as the training rows taught it.
 
     Numbers are scaled by median and quartiles and then squashed smoothly to ±3, so that outliers keep their
     order without ruling the net; missing ones become the median (Holzmüller et al. 2024, "Better by default").
+    Tensors are flattened and standardised.
     """
 
     scales: tuple[Scale, ...] = ()
     calendars: tuple[Calendar, ...] = ()
     vocabularies: tuple[Vocabulary, ...] = ()
+    flats: tuple[Flat, ...] = ()
     features: int = field(init=False, default=0)
     """Width of x_NF."""
 
     def __post_init__(self) -> None:
         trends = [*self.scales, *self.calendars]
         angles = sum(6 if c.hours else 4 for c in self.calendars)
-        object.__setattr__(self, "features", len(trends) + sum(t.missing for t in trends) + angles)
+        plain = len(trends) + sum(t.missing for t in trends) + angles
+        object.__setattr__(self, "features", plain + sum(flat.elements for flat in self.flats))
 
     def to_json(self) -> Json:
         def plain(things: Sequence[Any]) -> Json:
             return [{**vars(thing)} for thing in things]
 
         vocabularies = [{**vars(v), "values": list(v.values)} for v in self.vocabularies]
-        return {"scales": plain(self.scales), "calendars": plain(self.calendars), "vocabularies": vocabularies}
+        tables = {"scales": plain(self.scales), "calendars": plain(self.calendars), "vocabularies": vocabularies}
+        flats = [{**vars(flat), "column": dataclasses.asdict(flat.column)} for flat in self.flats]
+        return tables | ({"flats": flats} if flats else {})
 
     @classmethod
     def from_json(cls, value: Json) -> Encoder:
@@ -194,6 +224,7 @@ class Encoder:
             tuple(Scale(**v) for v in value["scales"]),
             tuple(Calendar(**v) for v in value["calendars"]),
             tuple(Vocabulary(**{**v, "values": tuple(v["values"])}) for v in value["vocabularies"]),
+            tuple(Flat(**{**v, "column": Column.from_json(v["column"])}) for v in value.get("flats", ())),
         )
 
     def __call__(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -211,6 +242,10 @@ class Encoder:
                 for angle in _angles(time_us, calendar.hours):
                     x[next(extra)] = np.where(missing, 0, angle)
         _squash(x_FN[:trends])
+        start = self.features
+        for flat in reversed(self.flats):
+            start -= flat.elements
+            x_FN[start : start + flat.elements] = _standardised(rows, flat)
         c_NC = torch.empty((count, len(self.vocabularies)), dtype=torch.int64)
         for at, vocabulary in enumerate(self.vocabularies):
             c_NC[:, at] = torch.from_numpy(_codes(text(rows, vocabulary.name), vocabulary))
@@ -219,7 +254,7 @@ class Encoder:
 
 def fit_encoder(rows: Rows, columns: Sequence[Column]) -> Encoder:
     """Learn scales and vocabularies from the training rows."""
-    scales, calendars, vocabularies = [], [], []
+    scales, calendars, vocabularies, flats = [], [], [], []
     for spec in columns:
         if spec.kind == "number":
             scales.append(_fit_scale(spec.name, numbers(rows, spec.name)))
@@ -230,11 +265,22 @@ def fit_encoder(rows: Rows, columns: Sequence[Column]) -> Encoder:
         elif spec.kind == "category":
             vocabularies.append(_fit_vocabulary(spec.name, text(rows, spec.name)))
         else:
-            raise DataError(
-                f"column {spec.name!r} is a {spec.kind}, expected numbers, categories or dates",
-                fix="use a family for tensors, or list the column under `ignore`",
-            )
-    return Encoder(tuple(scales), tuple(calendars), tuple(vocabularies))
+            flats.append(_fit_flat(spec, tensors(rows, spec)))
+    return Encoder(tuple(scales), tuple(calendars), tuple(vocabularies), tuple(flats))
+
+
+def _fit_flat(column: Column, values: torch.Tensor) -> Flat:
+    finite = values.double()[values.isfinite()]
+    deviation = float(finite.std(correction=0)) if len(finite) else 0.0
+    return Flat(column, float(finite.mean()) if len(finite) else 0.0, 1 / deviation if deviation > 0 else 0.0)
+
+
+def _standardised(rows: Rows, flat: Flat) -> torch.Tensor:
+    """x_EN of the elements E of each tensor. Raises BadInput if one is not finite."""
+    values = tensors(rows, flat.column).flatten(1).float()
+    if not values.isfinite().all():
+        raise BadInput(f"column {flat.column.name!r} holds tensors with elements that are not finite")
+    return ((values - flat.shift) * flat.factor).clamp_(-10, 10).T  # further out, numbers say no more
 
 
 def _fit_scale(name: str, values: NDArray[Any]) -> Scale:

@@ -6,7 +6,7 @@ Legend: N rows, E elements of a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 # Rows of a tensor column that are looked at together: bounds the memory beside the column itself.
 BLOCK_ROWS = 1024
+LOWEST = 4  # pixels that an image has at least from top to bottom
 
 
 def blocks(column: pa.ChunkedArray) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
@@ -30,6 +31,17 @@ def blocks(column: pa.ChunkedArray) -> Iterator[tuple[NDArray[Any], NDArray[np.b
             first = block.storage.offset
             flat = block.storage.values.slice(first * size, len(block) * size).to_numpy(zero_copy_only=False)
             yield flat.reshape(len(block), size), block.is_null().to_numpy(zero_copy_only=False)
+
+
+def is_series(shape: Sequence[int], parts: Sequence[str] = ()) -> bool:
+    """Whether a tensor is a series, channels × steps, for people to look at: one that is put together from columns, or
+    too low for an image."""
+    return len(shape) == 2 and shape[1] > 1 and (bool(parts) or shape[0] < LOWEST)
+
+
+def is_image(shape: Sequence[int], parts: Sequence[str] = ()) -> bool:
+    """Whether a tensor is an image for people to look at."""
+    return len(shape) in (2, 3) and min(shape[-2:]) >= LOWEST and not is_series(shape, parts)
 
 
 def extent(rows_NE: NDArray[Any]) -> dict[str, NDArray[Any]]:

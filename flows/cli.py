@@ -58,6 +58,10 @@ def _play(project: Project, chosen: list[str]) -> set[str]:
     due = _due(project, chosen)
     if due:
         _run(project, chosen, training="train" in due)
+    else:
+        from . import orphans
+
+        orphans.close_alone(project.workspace, project.say)
     return due
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import receipts
+from components.errors import Unreachable
 from components.workspace import Workspace
 
 from .processes import Process
@@ -58,6 +59,19 @@ def close(workspace: Workspace) -> int:
             closed += _close(client, flow_run, f"process {pid} died")
             (_folder(workspace) / f"{flow_run}.json").unlink(missing_ok=True)
     return closed
+
+
+def close_alone(workspace: Workspace, say: Callable[[str], None]) -> None:
+    """Where there is nothing else to do: a server is started for this, and its silence is no fault of the command."""
+    from . import servers
+
+    if not left(workspace):
+        return
+    try:
+        with servers.prefect_server(workspace, say):
+            close(workspace)
+    except Unreachable as error:
+        say(f"flow runs of dead processes are still open: {error.what} ({error.where})")
 
 
 def _close(client: SyncPrefectClient, flow_run: str, why: str) -> bool:

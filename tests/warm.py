@@ -25,11 +25,12 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 class Forks:
-    """Starts commands in forks of a process that is `main`. Use `Forks.warm()`: one serves all tests."""
+    """Starts commands in forks of a process that is `main`. Use `Forks.warm()`: one serves all tests. `more`: of its
+    environment, what has to be known when everything is imported."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: str) -> None:
         self._nowhere = tempfile.TemporaryDirectory()
-        more = {"PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": self._nowhere.name, "OMP_NUM_THREADS": "1"}
+        more |= {"PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": self._nowhere.name, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.warm"],
             cwd=REPOSITORY,

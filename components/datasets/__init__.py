@@ -26,6 +26,10 @@ BUILT_IN = {
     "breast-cancer": "components.datasets.breast_cancer",
     "cartpole": "components.datasets.cartpole",
     "movies": "components.datasets.movies",
+    "gunpoint": "components.datasets.gunpoint",
+    "arrowhead": "components.datasets.arrowhead",
+    "italy-power": "components.datasets.italy_power",
+    "movie-sentiment": "components.datasets.movie_sentiment",
 }
 
 
@@ -105,7 +109,8 @@ def recipe(workspace: Workspace, name: str, block: DatasetBlock, say: Callable[[
 
     stated = expectations(workspace, name, block)
     source = tables.find(workspace, name, block)
-    strangers = [column for column in source.names if column not in (*stated.columns, "split")]
+    parts = [part for rule in stated.columns.values() for part in rule.parts]
+    strangers = [column for column in source.names if column not in (*stated.columns, *parts, "split")]
     remark = f"left out, since expectations/{name}.yaml does not name them: {', '.join(strangers)}" if strangers else ""
     return Recipe(tables.note(source, stated, workspace), partial(tables.build, source, stated), False, remark)
 

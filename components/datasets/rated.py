@@ -41,20 +41,37 @@ def check(path: Path, readings: dict[str, Found], target: str, block: DatasetBlo
             raise DataError(f"column {name!r} is of no use as a user or an item", where=str(path), fix="name another")
 
 
-def promised(stated: Expectations, table: pa.Table, split: pa.Array, pair: tuple[str, str]) -> Expectations:
+def pair(stated: Expectations) -> tuple[str, str] | None:
+    """The columns of user and item, where the target is a rating."""
+    return (stated.ratings.user, stated.ratings.item) if stated.ratings else None
+
+
+def check_agreed(name: str, block: DatasetBlock, stated: Expectations) -> None:
+    """Raise ParamsError if params.yaml and the expectations differ on who rates what."""
+    if (block.user, block.item) == (pair(stated) or (None, None)):
+        return
+    raise ParamsError(
+        f"params.yaml says that {block.item or 'nothing'!r} is rated by {block.user or 'nobody'!r}, "
+        f"expectations/{name}.yaml says {' by '.join(reversed(pair(stated) or ('nobody', 'nothing')))}",
+        where=f"params.yaml datasets.{name}",
+        fix=f"make them agree, or delete expectations/{name}.yaml to have it inferred anew",
+    )
+
+
+def promised(stated: Expectations, table: pa.Table, split: pa.Array, named: tuple[str, str]) -> Expectations:
     """With what all ratings promise. Any user and any item may come, a rating only as high or low as there are now:
     a scale is known from all rows, not learnt. Half as many cold ones again as there are now, and 0.05."""
     target = str(stated.column("target"))
     scale = pc.min_max(table[target]).as_py()
     rules = dict(stated.columns)
-    rules |= {name: rules[name].model_copy(update={"values": None}) for name in pair}
+    rules |= {name: rules[name].model_copy(update={"values": None}) for name in named}
     rules[target] = rules[target].model_copy(update=scale)
-    pairs, split_N = splits.row_hashes(table.select(pair)), split.to_numpy(zero_copy_only=False)
+    pairs, split_N = splits.row_hashes(table.select(named)), split.to_numpy(zero_copy_only=False)
     repeats = max(splits.repeats(pairs[split_N == name]) for name in SPLITS)
-    users, items = (_cold(table[name], split_N) for name in pair)
+    users, items = (_cold(table[name], split_N) for name in named)
     found = Ratings(
-        user=pair[0],
-        item=pair[1],
+        user=named[0],
+        item=named[1],
         repeats=_slack(repeats) if repeats else 0.0,
         cold_users=_slack(users),
         cold_items=_slack(items),

@@ -62,6 +62,10 @@ class Source:
             ids = [found.cast(pa.string()) for found in ids]
         return table.append_column(id, pa.chunked_array(ids))
 
+    def assembled(self) -> dict[str, Column]:
+        """The tensor columns that are put together from parts."""
+        return {}
+
     def sha256(self, memory: Path) -> str:
         """The hash of the file; for a folder, of its files' names and hashes."""
         if self.path.is_file():

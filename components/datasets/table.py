@@ -27,12 +27,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .. import letters
 from ..contract import SPLIT, SPLITS, Column, Json
 from ..errors import DataError, ParamsError
 from ..expectations import Duplicates, Expectations
 from ..params import DatasetBlock
 from ..workspace import Workspace
-from . import bounds, inference, promises, rated, sources, splits
+from . import bounds, inference, promises, rated, series, sources, splits
 from .inference import Found
 
 # Rows repeat each other by nature from this share on (few and coarse columns): then each is split on its own.
@@ -56,25 +57,29 @@ def expectations(workspace: Workspace, name: str, block: DatasetBlock) -> Expect
 
 def find(workspace: Workspace, name: str, block: DatasetBlock) -> sources.Source:
     """The table's files, which have the columns that params.yaml names."""
-    where = f"params.yaml datasets.{name}"
+    where, path = f"params.yaml datasets.{name}", workspace.root / Path(str(block.table)).expanduser()
+    if block.series == series.FILES:
+        return series.recordings(path, block)
     if not block.target:
         raise ParamsError("got no target, expected the column to predict", where=where, fix="add `target: COLUMN`")
-    source = sources.find(workspace.root / Path(str(block.table)).expanduser())
-    single = (("target", block.target), ("id", block.id), ("user", block.user), ("item", block.item))
-    named = [*single, *(("ignore", column) for column in block.ignore)]
-    for key, column in named:
+    source = sources.find(path)
+    single = {"target": block.target, "text": block.text, "id": block.id, "user": block.user, "item": block.item}
+    for key, column in [*single.items(), *(("ignore", column) for column in block.ignore)]:
         if column is None or (column in source.names and column != SPLIT):
             continue
         close = difflib.get_close_matches(column, source.names, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"columns are {', '.join(source.names[:30])}"
         raise DataError(f"no column {column!r} in {source.path}", where=f"{where}.{key}", fix=hint)
-    return source
+    return series.wide(source, block) if block.series else source
 
 
 def note(source: sources.Source, stated: Expectations, workspace: Workspace) -> Json:
     """What the Parquet file depends on: the source's bytes, and how its columns are read."""
-    rules = {name: [rule.role, rule.kind, rule.dtype] for name, rule in stated.columns.items()}
-    pair = {"ratings": list(_pair(stated) or ())} if stated.ratings else {}  # which the split hangs on
+    rules = {
+        name: [rule.role, rule.kind, rule.dtype, *([rule.shape, rule.parts] if rule.parts else [])]
+        for name, rule in stated.columns.items()
+    }
+    pair = {"ratings": list(rated.pair(stated) or ())} if stated.ratings else {}  # which the split hangs on
     return {"columns": rules, "source": source.sha256(workspace.state / "hashes")} | pair
 
 
@@ -84,7 +89,13 @@ def build(source: sources.Source, stated: Expectations) -> pa.Table:
     Raises DataError if a column is missing or holds a value of another kind, or the target says nothing.
     """
     found = {
-        name: Found(None if rule.kind == "text" else rule.kind, rule.role, rule.dtype, rule.shape)
+        name: Found(
+            None if rule.kind == "text" and rule.role != "input" else rule.kind,
+            rule.role,
+            rule.dtype,
+            rule.shape,
+            parts=rule.parts,
+        )
         for name, rule in stated.columns.items()
     }
     table = _typed(source, found)
@@ -96,7 +107,7 @@ def build(source: sources.Source, stated: Expectations) -> pa.Table:
             where=str(source.path),
             fix="give rows of another class as well",
         )
-    split = _split(source, table, found, _pair(stated))
+    split = _split(source, table, found, rated.pair(stated))
     return table.select(list(found)).append_column(SPLIT, split)
 
 
@@ -106,6 +117,7 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
     if not raw.num_rows:
         raise DataError("an empty table", where=str(source.path), fix="give a table with rows")
     readings = inference.readings(raw.select([n for n in raw.column_names if n != SPLIT]), block.ignore)
+    readings |= {name: replace(readings[name], parts=made.parts) for name, made in source.assembled().items()}
     fixed = _fixed(source, raw, readings, block)
     pair = (block.user, block.item) if block.user and block.item else None
     found, table, split = _settle(source, raw, readings, fixed, pair)
@@ -132,8 +144,11 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
 
 def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
     wanted = {column: "ignored" for column in block.ignore if column in stated.columns}
-    single = ((block.target, "target"), (block.id, "id"), (block.user, "input"), (block.item, "input"))
-    wanted |= {column: role for column, role in single if column}
+    named = ((block.target, "target"), (block.id, "id"))
+    inputs = (block.text, block.user, block.item)
+    wanted |= {column: role for column, role in (*named, *((column, "input") for column in inputs)) if column}
+    if block.series:
+        wanted |= {series.SERIES: "input", str(series.target(block)): "target"}
     for column, role in wanted.items():
         says = stated.columns[column].role if column in stated.columns else "nothing of it"
         if says != role:
@@ -142,26 +157,18 @@ def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
                 where=f"params.yaml datasets.{name}",
                 fix=f"make them agree, or delete expectations/{name}.yaml to have it inferred anew",
             )
-    if (block.user, block.item) != (_pair(stated) or (None, None)):
-        raise ParamsError(
-            f"params.yaml says that {block.item or 'nothing'!r} is rated by {block.user or 'nobody'!r}, "
-            f"expectations/{name}.yaml says {' by '.join(reversed(_pair(stated) or ('nobody', 'nothing')))}",
-            where=f"params.yaml datasets.{name}",
-            fix=f"make them agree, or delete expectations/{name}.yaml to have it inferred anew",
-        )
-
-
-def _pair(stated: Expectations) -> tuple[str, str] | None:
-    """The columns of user and item, where the target is a rating."""
-    return (stated.ratings.user, stated.ratings.item) if stated.ratings else None
+    rated.check_agreed(name, block, stated)
 
 
 def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], block: DatasetBlock) -> dict[str, Found]:
-    """The columns whose role does not depend on the split: ignored, id and target."""
-    target = str(block.target)
+    """The columns whose role does not depend on the split: ignored, id, target, and a text to learn from with which
+    all others are ignored."""
+    target = str(series.target(block))
     fixed = {name: replace(readings[name], role="ignored") for name in block.ignore if name in readings}
     pair = [name for name in (block.user, block.item) if name]
-    id = block.id or inference.find_id(raw, readings, {target, *block.ignore, *pair})
+    if block.text:
+        fixed[block.text] = inference.text(raw[block.text], readings[block.text], f"{source.path} {block.text}")
+    id = block.id or inference.find_id(raw, readings, {target, str(block.text), *block.ignore, *pair})
     if id:
         repeated = raw.num_rows - pc.count_distinct(raw[id]).as_py()
         if repeated or raw[id].null_count:
@@ -177,6 +184,9 @@ def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], bl
         rated.check(source.path, readings, target, block)
         return fixed | {name: Found("category") for name in pair} | {target: Found("number", "target")}
     fixed[target] = inference.target(raw[target], readings[target], f"{source.path} {target}")
+    if block.text:
+        why = f"not learnt from, since params.yaml names the text {block.text!r}"
+        fixed |= {n: replace(r, role="ignored", remark=why) for n, r in readings.items() if n not in fixed}
     return fixed
 
 
@@ -238,7 +248,11 @@ def _target(found: dict[str, Found]) -> str:
 def _content(table: pa.Table, found: dict[str, Found]) -> splits.Hashes:
     """One hash a row of what is learnt from: inputs and target."""
     learnt = [name for name, kind in found.items() if kind.role in ("input", "target") and kind.kind]
-    return splits.row_hashes(table.select(learnt))
+    table = table.select(learnt)
+    for at, name in enumerate(learnt):
+        if found[name].kind == "text":  # texts that differ in case, signs and spaces alone fall into one split
+            table = table.set_column(at, name, pa.array(letters.bare(table[name].to_pylist()), pa.string()))
+    return splits.row_hashes(table)
 
 
 def _split(source: sources.Source, table: pa.Table, found: dict[str, Found], pair: tuple[str, str] | None) -> pa.Array:
@@ -291,4 +305,5 @@ def _duplicates(table: pa.Table, train: pa.Table, found: dict[str, Found]) -> Du
     """Half as many again as among the training rows, and 0.05; across splits none, unless rows repeat by nature."""
     within = splits.repeats(_content(train, found))
     coarse = splits.repeats(_content(table, found)) > COARSE
-    return Duplicates(within=min(1.0, math.ceil((1.5 * within + 0.05) * 100) / 100), across=1.0 if coarse else 0.0)
+    share = 1.0 if coarse else 0.0
+    return Duplicates(within=min(1.0, math.ceil((1.5 * within + 0.05) * 100) / 100), across=share, near=share)

@@ -12,7 +12,9 @@ from ..errors import ParamsError
 FAMILIES = {
     "mlp": "components.families.mlp:Mlp",
     "cnn": "components.families.cnn:Cnn",
+    "cnn1d": "components.families.cnn1d:Cnn1d",
     "autoencoder": "components.families.autoencoder:Autoencoder",
+    "rnn": "components.families.rnn:Rnn",
     "dqn": "components.families.dqn:Dqn",
     "recommender": "components.families.recommender:Recommender",
 }

@@ -1,9 +1,10 @@
-"""mlp: a plain multilayer perceptron for tables, after Gorishniy et al. 2021, "Revisiting deep learning models
-for tabular data", and Kadra et al. 2021, "Well-tuned simple nets excel on tabular datasets".
+"""mlp: a plain multilayer perceptron for tables and short series, after Gorishniy et al. 2021, "Revisiting deep
+learning models for tabular data", and Kadra et al. 2021, "Well-tuned simple nets excel on tabular datasets".
 
-How it differs: numbers are scaled robustly and squashed instead of mapped to quantiles; a linear path runs
-beside the hidden layers (Cheng et al. 2016, "Wide & deep"), so that what a linear model can do on a small
-table, the net can do at once; of Kadra's cocktail only weight decay, dropout and averaged weights are kept.
+How it differs: numbers are scaled robustly and squashed instead of mapped to quantiles, tensors are flattened and
+standardised; a linear path runs beside the hidden layers (Cheng et al. 2016, "Wide & deep"), so that what a linear
+model can do on a small table, the net can do at once; of Kadra's cocktail only weight decay, dropout and averaged
+weights are kept.
 
 Legend: B rows of a batch, N rows of a split, F number features, C category columns, E width of the input once
 the categories are embedded, K outputs (classes, or 1 for regression).
@@ -12,7 +13,7 @@ the categories are embedded, K outputs (classes, or 1 for regression).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +31,7 @@ from ..contract import (
     Domain,
     Epoch,
     Hyper,
+    Kind,
     Learning,
     Metrics,
     Objective,
@@ -39,8 +41,7 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..errors import DataError
-from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, labels, numbers
+from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, truth
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
 
 SCORING_ROWS = 8192  # rows that go through the net at once: their activations stay in the cache
@@ -54,6 +55,7 @@ class Settings:
     batch_rows   0: by the number of training rows
     average      decay of the weights' running average
     horizon      epochs over which the learning rate falls along a cosine; 0: it stays
+    whole        serve a net that has learnt from val rows too; val then stops and chooses only. Twice the work
     """
 
     depth: int = 2
@@ -66,6 +68,7 @@ class Settings:
     clip: float = 1.0
     average: float = 0.98
     horizon: int = 0
+    whole: bool = False
 
 
 class Net(nn.Module):
@@ -109,6 +112,7 @@ class Net(nn.Module):
 class Mlp:
     learning: ClassVar[Learning] = "supervised"
     tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
+    kinds: ClassVar[tuple[Kind, ...]] = ("number", "category", "date", "tensor")
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:
@@ -126,35 +130,12 @@ class Mlp:
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
-        settings, spec = configure(Settings, hyper), data.spec
+        settings, train = configure(Settings, hyper), data.splits["train"]
         seeded(seed)
-        encoder, truth_N = fit_encoder(data.splits["train"], spec.columns), _truth(data, "train")
-        target = (0.0, 1.0) if spec.classes else (float(truth_N.mean()), float(truth_N.std()) or 1.0)
-        net = Net(spec, encoder, target, settings).to(device())
-        x_NF, c_NC = _inputs(net, data.splits["train"])
-        y_N = torch.from_numpy(truth_N if spec.classes else (truth_N - target[0]) / target[1]).to(x_NF.device)
-        val, val_truth_N = _inputs(net, data.splits["val"]), _truth(data, "val")
-
-        def loss(rows_B: torch.Tensor) -> torch.Tensor:
-            x_BE, y_B = net.embed(x_NF[rows_B], c_NC[rows_B]), y_N[rows_B]
-            y_BK = net(x_BE).float()
-            if spec.classes:
-                return functional.cross_entropy(y_BK, y_B, label_smoothing=settings.label_smoothing)
-            return functional.mse_loss(y_BK[:, 0], y_B.float())
-
-        lesson = Lesson(
-            net=net,
-            optimizer=adam(net.parameters(), settings.lr, min(settings.weight_decay * 1000 / len(y_N), 30.0)),
-            rows=len(y_N),
-            batch_rows=settings.batch_rows or _batch_rows(len(y_N)),
-            loss=loss,
-            evaluate=lambda served: self.measure(spec, _outcomes(_predict(served, *val), val_truth_N), "val"),
-            objective=self.objective(spec),
-            fitted=lambda _: {"encoder": encoder.to_json(), "target": list(target)},
-            clip=settings.clip,
-            average=settings.average,
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
-        )
+        lesson = _lesson(self, data, train, settings)
+        if settings.whole:
+            every = pa.concat_tables([train, data.splits["val"]])
+            lesson = replace(lesson, whole=_lesson(self, data, every, settings))
         yield from learn(lesson, seed, state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
@@ -165,7 +146,8 @@ class Mlp:
         return net.to(device()).eval()
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        return _outcomes(_predict(net, *_inputs(net, data.splits[split])), _truth(data, split))
+        rows = data.splits[split]
+        return _outcomes(_predict(net, *_inputs(net, rows)), truth(data.spec, rows, split))
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
         if spec.classes:
@@ -174,7 +156,7 @@ class Mlp:
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows, or their mean target."""
-        train_N, truth_N = _truth(data, "train"), _truth(data, split)
+        train_N, truth_N = (truth(data.spec, data.splits[name], name) for name in ("train", split))
         if data.spec.classes:
             return metrics.class_shares(split, train_N, truth_N, len(data.spec.classes))
         return metrics.mean_target(split, train_N, truth_N)
@@ -197,21 +179,41 @@ class Mlp:
         return class_columns(spec.classes) if spec.classes else pa.schema([("prediction", pa.float64())])
 
 
+def _lesson(learner: Mlp, data: Data, rows: pa.Table, settings: Settings) -> Lesson:
+    """A new net that learns from these rows."""
+    spec = data.spec
+    encoder, truth_N = fit_encoder(rows, spec.columns), truth(spec, rows, "train")
+    target = (0.0, 1.0) if spec.classes else (float(truth_N.mean()), float(truth_N.std()) or 1.0)
+    net = Net(spec, encoder, target, settings).to(device())
+    x_NF, c_NC = _inputs(net, rows)
+    y_N = torch.from_numpy(truth_N if spec.classes else (truth_N - target[0]) / target[1]).to(x_NF.device)
+    val, val_truth_N = _inputs(net, data.splits["val"]), truth(spec, data.splits["val"], "val")
+
+    def loss(rows_B: torch.Tensor) -> torch.Tensor:
+        x_BE, y_B = net.embed(x_NF[rows_B], c_NC[rows_B]), y_N[rows_B]
+        y_BK = net(x_BE).float()
+        if spec.classes:
+            return functional.cross_entropy(y_BK, y_B, label_smoothing=settings.label_smoothing)
+        return functional.mse_loss(y_BK[:, 0], y_B.float())
+
+    return Lesson(
+        net=net,
+        optimizer=adam(net.parameters(), settings.lr, min(settings.weight_decay * 1000 / len(y_N), 30.0)),
+        rows=len(y_N),
+        batch_rows=settings.batch_rows or _batch_rows(len(y_N)),
+        loss=loss,
+        evaluate=lambda served: learner.measure(spec, _outcomes(_predict(served, *val), val_truth_N), "val"),
+        objective=learner.objective(spec),
+        fitted=lambda _: {"encoder": encoder.to_json(), "target": list(target)},
+        clip=settings.clip,
+        average=settings.average,
+        schedule=cosine(settings.horizon) if settings.horizon else constant,
+    )
+
+
 def _batch_rows(rows: int) -> int:
     """About fifty steps an epoch on a middling table, within what learns well and what runs fast."""
     return int(2 ** np.clip(round(np.log2(max(rows, 1) / 50)), 5, 10))
-
-
-def _truth(data: Data, split: str) -> NDArray[Any]:
-    """Class numbers, or the target as float64."""
-    rows, spec = data.splits[split], data.spec
-    assert spec.target is not None  # a supervised task has one
-    if spec.classes:
-        return labels(rows, spec.target, spec.classes)
-    truth_N = numbers(rows, spec.target).astype(np.float64)
-    if not np.isfinite(truth_N).all():
-        raise DataError(f"target {spec.target!r} has rows without a finite number", where=f"{spec.dataset}, {split}")
-    return truth_N
 
 
 def _inputs(net: Net, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:

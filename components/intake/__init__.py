@@ -1,6 +1,7 @@
 """What a model is given to score: csv and Parquet files as a stream of record batches that fit its spec.
 
-A file's columns are checked when it is opened, its values when they are read.
+A file's columns are checked when it is opened, its values when they are read. A tensor may come in parts
+(`Column.parts`): a column for each element in a wide table, or a file for each row, with a column for each channel.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ..contract import ROW, SPLIT, Column, Spec
 from ..errors import BadInput
-from . import columns, csvs
+from . import columns, csvs, singles
 from .pieces import Fault, Piece, Raw, sort_out
 
 __all__ = ["Fault", "Piece", "Table", "Wanted", "files", "listed", "open_file"]
@@ -46,8 +47,8 @@ class Wanted:
 @dataclass(frozen=True)
 class Table:
     """One file whose columns fit. `id` is the column that names its rows, if it has one; `aside` as in Wanted; `rows`
-    is how many a Parquet file says it has, None for a csv. Columns in `absent` need not be there and are not: every
-    row's is missing."""
+    is how many a Parquet file says it has, None for a csv. `cells` is what the file holds of the columns. Columns in
+    `absent` need not be there and are not: every row's is missing."""
 
     file: Path
     columns: tuple[Column, ...]
@@ -55,6 +56,7 @@ class Table:
     empty: bool
     aside: bool = False
     rows: int | None = None
+    cells: tuple[Column, ...] = ()
     absent: tuple[str, ...] = ()
 
     def batches(self, rows: int) -> Generator[Piece]:
@@ -89,7 +91,8 @@ class Table:
             return None
         first_row = int(raw.rows_N[0]) if len(raw.rows_N) else 0
         try:
-            fitted = [columns.fit(raw.batch.column(c.name), c, self.file, first_row) for c in self._present]
+            there = self._present
+            fitted = [columns.fit(columns.given(raw.batch, c), c, self.file, first_row) for c in there]
         except BadInput:
             if not self.aside:
                 raise
@@ -97,8 +100,11 @@ class Table:
         return pa.RecordBatch.from_arrays(fitted, [c.name for c in self._present])
 
     def _read(self, rows: int) -> Iterator[Raw]:
+        if any(c.is_file for c in self.columns):
+            yield singles.read(self.file, self.columns[0], self.id, self.aside)
+            return
         if not _is_parquet(self.file) and self.aside:
-            yield from csvs.patient(self.file, self._present, self.id, rows)
+            yield from csvs.patient(self.file, self.cells, self.id, rows)
             return
         first_row = 0
         for batch in self._batches(rows):
@@ -107,9 +113,9 @@ class Table:
 
     def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         if not _is_parquet(self.file):
-            yield from csvs.batches(self.file, self._present, self.id, rows)
+            yield from csvs.batches(self.file, self.cells, self.id, rows)
             return
-        names = [c.name for c in self._present] + ([self.id.name] if self.id else [])
+        names = [c.name for c in self.cells] + ([self.id.name] if self.id else [])
         with _parquet(self.file) as opened:
             yield from opened.iter_batches(rows, columns=names)
 
@@ -149,20 +155,35 @@ def open_file(file: Path, wanted: Wanted) -> Table:
         with _parquet(file) as opened:
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
         empty, names = rows == 0, schema.names
-        _check_names(names, wanted, file)
-        there = [c for c in inputs if c.name in schema.names]
-        faults = [f for c in there if (f := columns.type_fault(c, schema.field(c.name).type))]
+        absent = _absent(wanted.spec, names)
+        cells = _cells([c for c in inputs if c.name not in absent], names)
+        _check_names(names, wanted, cells, file)
+        faults = [f for c in cells if (f := columns.type_fault(c, schema.field(c.name).type))]
         id_field = schema.field(name) if name in schema.names else None
     else:
         names, empty = csvs.header(file)
-        _check_names(names, wanted, file)
-        faults = [f"{c.name!r} is a tensor, which a csv cannot hold" for c in inputs if c.kind == "tensor"]
-        id_field = pa.field(name, csvs.id_type(file, name)) if name in names and not faults else None
+        absent, single = _absent(wanted.spec, names), any(c.is_file for c in inputs)
+        cells = _cells([c for c in inputs if c.name not in absent])
+        names = [*names, name] if single and name == wanted.spec.id and name else names  # the file's own name is one
+        _check_names(names, wanted, cells, file)
+        faults = [f"{c.name!r} is a tensor, which a csv cannot hold" for c in cells if c.kind == "tensor"]
+        id_field = None
+        if name is not None and name in names and not faults:
+            id_field = pa.field(name, pa.string() if single else csvs.id_type(file, name))
     if faults:
         fix = "give a Parquet file whose columns are as the training data has them"
         raise BadInput("; ".join(faults), where=str(file), fix=fix)
-    absent = tuple(c.name for c in inputs if c.name not in names)
-    return Table(file, inputs, id_field, empty, wanted.aside, rows, absent)
+    return Table(file, inputs, id_field, empty, wanted.aside, rows, cells, absent)
+
+
+def _cells(inputs: Sequence[Column], names: Sequence[str] = ()) -> tuple[Column, ...]:
+    """What a file with columns of these names holds of the inputs: a tensor as one, or in parts."""
+    return tuple(cell for c in inputs for cell in ((c,) if c.name in names else columns.cells(c)))
+
+
+def _absent(spec: Spec, names: Sequence[str]) -> tuple[str, ...]:
+    """The inputs that need not be there and are not."""
+    return tuple(c.name for c in spec.columns if spec.user not in (None, c.name) and c.name not in names)
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
@@ -193,16 +214,15 @@ def _parquet(file: Path) -> Iterator[pq.ParquetFile]:
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_names(names: Sequence[str], wanted: Wanted, file: Path) -> None:
+def _check_names(names: Sequence[str], wanted: Wanted, cells: Sequence[Column], file: Path) -> None:
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise BadInput(f"columns that are there twice: {listed(twice)}", where=str(file), fix="rename one of each")
-    inputs = [c.name for c in wanted.spec.columns]
+    inputs = [c.name for c in cells]
     roles = {wanted.spec.target, wanted.spec.id, wanted.id, SPLIT, *wanted.known}
     # pandas writes a table's index as a column of its own.
     extra = [n for n in names if n not in inputs and n not in roles and not re.fullmatch(r"__index_level_\d+__", n)]
-    needed = inputs if wanted.spec.user is None else [wanted.spec.user]
-    missing = [n for n in needed if n not in names]
+    missing = [n for n in inputs if n not in names]
     if missing:
         close = {n: difflib.get_close_matches(n, extra, 1) for n in missing}
         hints = [f"is {match[0]!r} meant for {name!r}?" for name, match in close.items() if match]

@@ -1,7 +1,8 @@
 """A column that somebody gives for scoring: whether it can be what the model's spec wants, and making it so.
 
-Numbers reach the model as float64 or float32, categories as text, dates as timestamp[us], tensors as
-`pa.fixed_shape_tensor` of the spec's element type and shape.
+Numbers reach the model as float64 or float32, categories and texts as text, dates as timestamp[us], tensors as
+`pa.fixed_shape_tensor` of the spec's element type and shape. A tensor that a file holds in parts (`Column.parts`) is
+put together first, as a list of what the parts hold; it has no gaps.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -43,6 +45,8 @@ def is_text(kind: pa.DataType) -> bool:
 def _has_kind(column: Column, given: pa.DataType) -> bool:
     if column.kind == "date":
         return bool(pa.types.is_date(given) or pa.types.is_timestamp(given))
+    if column.kind == "text":
+        return False
     number = pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_boolean(given)
     return bool(number or pa.types.is_decimal(given))
 
@@ -64,7 +68,55 @@ def _may_be_tensor(column: Column, given: pa.DataType) -> bool:
 def _expected(column: Column) -> str:
     if column.kind == "tensor":
         return f"{column.dtype} tensors of shape {'×'.join(map(str, column.shape))}"
+    if column.kind == "text" and column.longest:
+        return f"a text of 1 to {column.longest:,} characters"
     return f"a {column.kind}"
+
+
+# ── tensors in parts ────────────────────────────────────────────────────────────────────────────────────
+
+
+def cells(column: Column) -> tuple[Column, ...]:
+    """What a file holds of a column: the column itself, or each of its parts."""
+    return tuple(Column(part, "number", column.dtype) for part in column.parts) or (column,)
+
+
+def given(batch: pa.RecordBatch, column: Column) -> pa.Array:
+    """A column of a batch as it is; one that the batch holds in parts as lists of what they hold."""
+    if not column.is_wide or column.name in batch.schema.names:
+        return batch.column(column.name)
+    parts = [_decoded(batch.column(part)) for part in column.parts]
+    kind = pa.string() if any(is_text(part.type) for part in parts) else pa.float64()
+    flat = pa.concat_arrays([part.cast(kind, safe=False) for part in parts])
+    order_NP = np.arange(len(flat)).reshape(len(parts), batch.num_rows).T
+    return pa.FixedSizeListArray.from_arrays(flat.take(pa.array(order_NP.ravel())), len(parts))
+
+
+def _decoded(array: pa.Array) -> pa.Array:
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _flaw(column: Column, got: list[object]) -> str:
+    """What is wrong with a tensor that came in parts: its length, or the first element that is no number."""
+    size, (channels, *_) = math.prod(column.shape), column.shape
+    if len(got) != size:
+        return f"got {len(got) // channels} steps, expected {size // channels}"
+    numbers = [_number(value) for value in got]
+    at = next((i for i, number in enumerate(numbers) if number is None or math.isnan(number)), 0)
+    steps = size // len(column.parts)
+    place = repr(column.parts[at // steps]) + (f", step {at % steps}" if column.is_file else "")
+    wrong = shown(got[at]) if numbers[at] is None else "nothing"
+    return f"got {wrong} in {place}, expected a number: a series has no gaps"
+
+
+def _number(value: object) -> float | None:
+    """None for a word; NaN for a missing value."""
+    if value is None or (isinstance(value, str) and value.strip() in MISSING):
+        return math.nan
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -83,15 +135,20 @@ def fit(array: pa.Array, column: Column, file: Path, first_row: int) -> pa.Array
 
 
 def unfit(file: Path, column: Column, row: int, got: object) -> BadInput:
+    whole = column.kind in ("tensor", "text") or (column.kind == "number" and column.dtype)  # or a part of a tensor
     return BadInput(
         f"column {column.name!r}, row {row}: {reason(column, got)}",
         where=str(file),
         why="rows are counted from 0; it is the first that does not fit",
-        fix="correct the value" if column.kind == "tensor" else "correct the value, or leave it empty if it is missing",
+        fix="correct the value" if whole else "correct the value, or leave it empty if it is missing",
     )
 
 
 def reason(column: Column, got: object) -> str:
+    if column.kind == "text" and isinstance(got, str) and column.longest and len(got.strip()) > column.longest:
+        return f"got {len(got.strip()):,} characters, {shown(got)}, expected {_expected(column)}"
+    if column.parts and isinstance(got, list):
+        return _flaw(column, got)
     return f"got {shown(got)}, expected {_expected(column)}"
 
 
@@ -102,10 +159,11 @@ def shown(got: object) -> str:
 
 def all_unfit(array: pa.Array, column: Column) -> list[int]:
     """The index of every value that does not fit. Text is looked at once for each different value."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = _decoded(array)
     if not is_text(array.type):
         return _unfit_among(array, column)
+    if column.kind == "text":  # hardly one is there twice, and an empty one may be at fault
+        return pc.indices_nonzero(_unfit_texts(_spelt(array), column)).to_pylist()  # type: ignore[no-any-return]
     coded = pc.dictionary_encode(array.cast(pa.string()))
     bad = pa.array(_unfit_among(coded.dictionary, column), pa.int32())
     indices: list[int] = pc.indices_nonzero(pc.is_in(coded.indices, bad, skip_nulls=True)).to_pylist()
@@ -149,10 +207,11 @@ def cast(array: pa.Array, column: Column) -> pa.Array:
     """The column as the model wants it. Raises pa.ArrowInvalid if a value does not fit."""
     if column.kind == "tensor":
         return _tensors(array, column)
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = _decoded(array)
     if column.kind == "number":
         return _numbers(array)
+    if column.kind == "text":
+        return _texts(array, column)
     return _dates(array, column.dtype) if column.kind == "date" else _categories(array)
 
 
@@ -175,6 +234,22 @@ def _numbers(array: pa.Array) -> pa.Array:
     if is_text(array.type):
         return _spelt(array).cast(pa.float64())
     return array.cast(pa.float64(), safe=False)  # whole numbers beyond 2⁵³ are rounded
+
+
+def _texts(array: pa.Array, column: Column) -> pa.Array:
+    if not (is_text(array.type) or pa.types.is_null(array.type)):
+        raise pa.ArrowInvalid("no text")
+    texts = _spelt(array)
+    if pc.any(_unfit_texts(texts, column)).as_py():
+        raise pa.ArrowInvalid("no text, or one that is too long")
+    return texts
+
+
+def _unfit_texts(texts: pa.Array, column: Column) -> pa.Array:
+    """Whether each text is missing or too long for a column that is to be scored."""
+    if not column.longest:
+        return pa.array(np.zeros(len(texts), bool))
+    return pc.fill_null(pc.greater(pc.utf8_length(texts), column.longest), True)
 
 
 def _dates(array: pa.Array, form: str) -> pa.Array:
@@ -210,8 +285,11 @@ def _tensors(array: pa.Array, column: Column) -> pa.Array:
     ):
         raise pa.ArrowInvalid("a list of another length")
     values = storage.flatten()  # of these rows alone: a cast of lists would look at those outside a slice too
+    values = _spelt(values) if is_text(values.type) else values
     if storage.null_count or values.null_count:
         raise pa.ArrowInvalid("a tensor has no missing values")
+    if column.parts and pa.types.is_floating(values.type) and pc.any(pc.is_nan(values)).as_py():
+        raise pa.ArrowInvalid("of what is read in parts, NaN is a missing value")
     return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(values.cast(kind.value_type), size))
 
 

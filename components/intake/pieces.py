@@ -68,13 +68,13 @@ def sort_out(raw: Raw, wanted: Sequence[Column], id_name: str | None) -> Piece:
     batch, read = raw.batch, raw.batch.num_rows + len(raw.faults)
     found: dict[int, list[tuple[Column, object]]] = {}
     for column in wanted:
-        values = batch.column(column.name)
+        values = columns.given(batch, column)
         for at in columns.all_unfit(values, column):
             found.setdefault(at, []).append((column, columns.plain(values, at)))
     faults = [_fault(raw, at, found[at], id_name) for at in sorted(found)]
     stays = _but(batch.num_rows, found)
     batch, rows_N = (batch.filter(pa.array(stays)), raw.rows_N[stays]) if found else (batch, raw.rows_N)
-    inputs = [columns.cast(batch.column(column.name), column) for column in wanted]
+    inputs = [columns.cast(columns.given(batch, column), column) for column in wanted]
     named = pa.RecordBatch.from_arrays(inputs, [column.name for column in wanted])
     ids = batch.column(id_name) if id_name else pa.array(rows_N)
     return Piece(read, rows_N, ids, named, sorted([*raw.faults, *faults], key=lambda fault: fault.row))

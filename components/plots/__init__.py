@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from ..contract import Column, Data, Objective, Spec, Task
+from ..contract import Data, Objective, Spec, Task
 from ..model import Model
 from ..sweep import Trial
 from ..tables import labels
+from ..tensors import is_image, is_series
 from . import figures
 
-BATCH_ROWS, WORST, GROUPS = 8192, 24, 12
+BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
 Floats = NDArray[np.floating[Any]]
 
 
@@ -176,7 +177,7 @@ _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
 
 
 def _worst(folder: Path, seen: Seen, shown: Mapping[str, Sequence[Any] | Floats], captions: Sequence[str]) -> None:
-    """The test rows of the highest loss (or score): a table, and a grid if they are images."""
+    """The test rows of the highest loss (or score): a table, and a picture if they are images, series or texts."""
     order = np.argsort(-np.asarray(shown["loss"]), kind="stable")[:WORST]
     columns: dict[str, Any] = {"row": order}
     if seen.spec.id:
@@ -186,18 +187,20 @@ def _worst(folder: Path, seen: Seen, shown: Mapping[str, Sequence[Any] | Floats]
         if column.kind != "tensor" and column.name not in columns:
             columns[column.name] = seen.rows[column.name].take(pa.array(order))
     pa_csv.write_csv(pa.table(columns), folder / "worst.csv")
-    image = _image(seen.spec)
-    if image:
-        made = figures.figure(9.6, 7.2, f"{seen.title}: the {len(order)} test rows of the highest loss")
-        cells = seen.rows[image.name].combine_chunks().take(pa.array(order)).to_numpy_ndarray()
-        figures.pictures(made, list(cells), [captions[i] for i in order], columns=6)
+    for looks_so, grid in ((is_image, figures.pictures), (is_series, figures.strips)):
+        shown_as = [c for c in seen.spec.columns if c.kind == "tensor" and looks_so(c.shape, c.parts)]
+        if len(shown_as) == 1:
+            made = figures.figure(9.6, 7.2, f"{seen.title}: the {len(order)} test rows of the highest loss")
+            cells = seen.rows[shown_as[0].name].combine_chunks().take(pa.array(order)).to_numpy_ndarray()
+            grid(made, list(cells), [captions[i] for i in order], columns=6)
+            figures.save(made, folder / "worst.png")
+            return
+    text = next((c for c in seen.spec.columns if c.kind == "text"), None)
+    if text:
+        made = figures.figure(9.6, 9.6, f"{seen.title}: the {min(TEXTS, len(order))} test rows of the highest loss")
+        said = seen.rows[text.name].take(pa.array(order[:TEXTS])).to_pylist()
+        figures.texts(made, [t or "" for t in said], [captions[i] for i in order[:TEXTS]])
         figures.save(made, folder / "worst.png")
-
-
-def _image(spec: Spec) -> Column | None:
-    """The one column of images, if that is what the inputs are."""
-    found = [c for c in spec.columns if c.kind == "tensor" and len(c.shape) in (2, 3) and min(c.shape[-2:]) >= 4]
-    return found[0] if len(found) == 1 else None
 
 
 def _short(value: Any) -> Any:

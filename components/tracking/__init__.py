@@ -1,7 +1,8 @@
 """A sweep as people see it in MLflow: one parent run for a train stage, a child for each trial, curves by epoch.
 
 The driver alone writes, in batches: trials report to it, and a thread of its own takes what has gathered every
-few seconds. Runs and points are found again after a restart, so that nothing is there twice.
+few seconds. Runs and points are found again after a restart, so that nothing is there twice; and who was taken over
+while it was paused writes nothing any more, as its successor has told the same.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import holds
 from ..contract import Column, Hyper, Json, Metrics, Objective, Spec
 from ..errors import hidden
 from ..sweep import Trial
@@ -75,11 +79,11 @@ def sweep_run(workspace: Workspace, origin: Origin, flush_s: float = FLUSH_S) ->
     """The parent run of a train stage, new or found again, as a watcher of its sweep.
 
     It ends FINISHED, FAILED on an exception, KILLED on an interrupt. Raises Unreachable if MLflow does not answer
-    at the start or at the end; a silence in between is waited out.
+    at the start or at the end; a silence in between is waited out. Raises Busy if somebody took the pipeline over.
     """
     store = open_store(workspace)
     with answering(store.uri):
-        run = SweepRun(store, origin, flush_s)
+        run = SweepRun(store, origin, flush_s, partial(holds.committing, workspace, origin.pipeline))
     try:
         yield run
     except BaseException as error:
@@ -93,10 +97,13 @@ def sweep_run(workspace: Workspace, origin: Origin, flush_s: float = FLUSH_S) ->
 
 
 class SweepRun:
-    """Watches a sweep (sweep.Watcher) and writes what it sees. Made by `sweep_run`."""
+    """Watches a sweep (sweep.Watcher) and writes what it sees. Made by `sweep_run`. `fence`: what is written within is
+    written by who holds the pipeline."""
 
-    def __init__(self, store: Store, origin: Origin, flush_s: float) -> None:
-        self._store, self._origin = store, origin
+    def __init__(
+        self, store: Store, origin: Origin, flush_s: float, fence: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._store, self._origin, self._fence = store, origin, fence
         self.experiment_id = store.experiment(origin.pipeline)
         self._parent = self._adopt()
         self.run_id = self._parent.run_id
@@ -144,8 +151,8 @@ class SweepRun:
 
     def finish(self, best: Trial, metrics: Metrics, baseline: Metrics, artifacts: Sequence[Path] = ()) -> None:
         """Record the outcome: test metrics, the baseline's, the best configuration, files and folders, a report."""
-        with answering(self._store.uri):
-            self.flush()
+        with answering(self._store.uri), self._writing, self._fence():
+            self._flush()
             outcome = {f"best/{self._objective.metric}": best.best, **metrics}
             outcome |= {f"baseline/{name.partition('/')[2]}": value for name, value in baseline.items()}
             self._parent.figures(outcome, _now_ms())
@@ -178,27 +185,21 @@ class SweepRun:
 
     def flush(self) -> None:
         """Write what has gathered. What could not be written stays; told again, it is not written twice."""
-        with self._writing:
-            with self._queue:
-                taken, self._waiting = self._waiting, []
-            try:
-                self._write(taken)
-            except BaseException:
-                with self._queue:
-                    self._waiting = taken + self._waiting
-                raise
+        with self._writing, self._fence():
+            self._flush()
 
     def close(self, status: str, why: str = "") -> None:
         """End the run and whatever child has not ended. Raises what keeps MLflow from being told."""
         self._over.set()
         self._clock.join()
-        self.flush()
-        for key, child in self._children.items():
-            if key not in self._trials:
-                child.end("KILLED")
-        if why:
-            self._parent.tag({f"{TAG}error": hidden(why)[:LONGEST]})
-        self._parent.end(status)
+        with self._writing, self._fence():
+            self._flush()
+            for key, child in self._children.items():
+                if key not in self._trials:
+                    child.end("KILLED")
+            if why:
+                self._parent.tag({f"{TAG}error": hidden(why)[:LONGEST]})
+            self._parent.end(status)
 
     def _put(self, *events: tuple[str, Any]) -> None:
         with self._queue:
@@ -209,6 +210,16 @@ class SweepRun:
             # A fault here comes again at the next flush; the last, in close(), raises it.
             with contextlib.suppress(Exception):
                 self.flush()
+
+    def _flush(self) -> None:
+        with self._queue:
+            taken, self._waiting = self._waiting, []
+        try:
+            self._write(taken)
+        except BaseException:
+            with self._queue:
+                self._waiting = taken + self._waiting
+            raise
 
     def _write(self, events: Sequence[tuple[str, Any]]) -> None:
         points: dict[str, list[tuple[int, Metrics, int]]] = {}
@@ -276,5 +287,5 @@ def _column(column: Column) -> Json:
     if column.kind == "tensor":
         shape = "×".join(map(str, column.shape))
         return {"name": column.name, "type": f"{column.dtype} {shape}", "required": True}
-    types = {"number": "double", "category": "string", "date": "datetime"}
+    types = {"number": "double", "category": "string", "date": "datetime", "text": "string"}
     return {"name": column.name, "type": types[column.kind], "required": True}

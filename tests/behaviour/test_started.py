@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -51,7 +52,10 @@ def test_progress_went_to_stderr_and_data_to_stdout(started: Home) -> None:
 def test_a_second_run_has_nothing_to_do(started: Home) -> None:
     before = started.json("results")
     assert {step["action"] for step in started.json("plan")} == {"unchanged"}
+    left = started.root / ".tidemill" / "flow-runs" / f"{uuid4()}.json"
+    left.write_text('{"pid": 999999999, "born": 1.0}')  # of a process that died when all was done
     again = started.tidemill("run", "--all")
+    assert not left.exists(), "it is closed though there is nothing else to do"
     assert again.returncode == 0
     assert "nothing to do" in again.stderr
     assert started.json("results") == before

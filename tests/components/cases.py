@@ -151,6 +151,48 @@ def images(task: Task, rows: int = 360) -> Data:
     return parted(spec, pa.table({"id": pa.array(np.arange(rows)), "image": column, "target": target}))
 
 
+def reviews(task: Task, rows: int = 360) -> Data:
+    """Short texts of many lengths: how good it is hangs on single words, and on whether "not" stands before them."""
+    draw = np.random.default_rng(8)
+    value = {"awful": -2, "dull": -1, "plain": 0, "nice": 1, "superb": 2}
+    filler = ["the", "film", "was", "a", "long", "story", "about", "people", "who", "talk", "and", "walk", "in", "town"]
+    texts, scores = [], []
+    for _ in range(rows):
+        score, words = 0.0, []
+        for word in draw.choice(list(value), draw.integers(1, 4)):
+            turned = draw.random() < 0.3
+            score += value[str(word)] * (-1 if turned else 1)
+            words += [*draw.choice(filler, draw.integers(0, 6)).tolist(), *(["not"] if turned else []), str(word)]
+        texts.append(" ".join(words).capitalize() + draw.choice([".", "!", ""]))
+        scores.append(score)
+    score_N = np.array(scores)
+    columns = {"id": pa.array(np.arange(rows)), "text": pa.array(texts)}
+    if task == "regression":
+        columns["target"], classes = pa.array(score_N * 10 + 50), ()
+    else:
+        columns["target"], classes = pa.array(np.where(score_N > 0, "good", "poor")), ("good", "poor")
+    spec = Spec("reviews", task, (Column("text", "text", longest=400),), "target", classes, "id")
+    return parted(spec, pa.table(columns))
+
+
+def waves(task: Task, rows: int = 240) -> Data:
+    """Two channels of 24 noisy steps: a fast, a slow or a growing wave in the first, wherever it begins; the second
+    says nothing."""
+    draw = np.random.default_rng(7)
+    kind, start = draw.integers(0, 3, rows), draw.random(rows)
+    time_T = np.linspace(0, 1, 24)
+    turns = np.where(kind == 0, 4, 2)[:, None] * time_T + start[:, None]
+    height = np.where((kind == 2)[:, None], 3 * time_T**2, 1.0)
+    values = draw.normal(0, 0.2, (rows, 2, 24))
+    values[:, 0] += height * np.sin(2 * np.pi * turns)
+    names = ("fast", "growing", "slow")
+    target = pa.array(np.array(["fast", "slow", "growing"])[kind])
+    inputs = (Column("series", "tensor", "float32", (2, 24)),)
+    column = pa.FixedShapeTensorArray.from_numpy_ndarray(values.astype(np.float32) * 5 + 100)
+    spec = Spec("waves", task, inputs, "target", names, "id")
+    return parted(spec, pa.table({"id": pa.array(np.arange(rows)), "series": column, "target": target}))
+
+
 def parted(spec: Spec, rows: pa.Table) -> Data:
     """Train, val and test: 60, 20 and 20 of a hundred."""
     first, second = int(len(rows) * 0.6), int(len(rows) * 0.8)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
+import io
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,9 +17,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from components import datasets, versioning
+from components import datasets, letters, versioning
 from components.contract import SPLITS, Data, Task
-from components.datasets import BUILT_IN, breast_cancer, cartpole, digits, packages, parquet, splits
+from components.datasets import (
+    BUILT_IN,
+    breast_cancer,
+    cartpole,
+    digits,
+    movie_sentiment,
+    packages,
+    parquet,
+    splits,
+    ucr,
+)
 from components.datasets.packages import Member
 from components.errors import DataError, ParamsError
 from components.params import DatasetBlock, Params
@@ -25,12 +38,7 @@ from components.workspace import Workspace
 
 from ..conftest import REPOSITORY
 
-TASKS: dict[str, Task] = {
-    "digits": "classification",
-    "breast-cancer": "classification",
-    "cartpole": "control",
-    "movies": "regression",
-}
+TASKS: dict[str, Task] = {"cartpole": "control", "movies": "regression"}  # the others: classification
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,7 @@ def rows(workspace: Workspace, name: str) -> pa.Table:
 
 def load(workspace: Workspace, name: str) -> Data:
     promised = datasets.expectations(workspace, name, DatasetBlock())
-    return datasets.load(workspace, name, promised, TASKS[name])
+    return datasets.load(workspace, name, promised, TASKS.get(name, "classification"))
 
 
 # ── built in ────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,6 +126,24 @@ def test_breast_cancer_is_the_sample_that_its_row_says(workspace: Workspace) -> 
         {"values": "benign", "counts": 357},
     ]
     assert splits.counts(table["split"].combine_chunks()) == {"train": 343, "val": 113, "test": 113}
+
+
+def test_movie_sentiment_is_cut_and_split_as_the_paper_has_it(workspace: Workspace) -> None:
+    table = rows(workspace, "movie-sentiment")
+    content = packages.read(movie_sentiment.MEMBER, workspace.state / "packages", lambda _: None)
+    lines = {int(line.split("\t")[0]): line.split("\t")[1:] for line in content.decode().splitlines()}
+    assert len(table) == len(lines) == 10605
+    for row in table.to_pylist():
+        score, text = lines[row["id"]]
+        cut = float(score) / 4
+        assert row["text"] == text and row["sentiment"] == (
+            "positive" if cut >= 0.05 else "negative" if cut <= -0.05 else "neutral"
+        )
+    counts = splits.counts(table["split"].combine_chunks())
+    assert counts["test"] / 10605 == pytest.approx(0.5, abs=0.01)
+    assert counts["val"] / (counts["train"] + counts["val"]) == pytest.approx(0.1, abs=0.01)
+    bare = table.set_column(1, "text", pa.array(letters.bare(table["text"].to_pylist()))).to_pandas()
+    assert bare["text"].duplicated().any() and bare.groupby("text")["split"].nunique().max() == 1
 
 
 def test_cartpole_is_whole_episodes_each_in_one_split(workspace: Workspace) -> None:
@@ -225,6 +251,43 @@ def expectations():
 """
 
 
+# Series of the official training part, of which a third is val, and of the test part; steps; the first value of each.
+UCR = {
+    "gunpoint": (50, 150, 150, -0.6478854, -1.1253),
+    "arrowhead": (36, 175, 251, -1.9630089, -1.9078),
+    "italy-power": (67, 1029, 24, -0.71051757, -0.9928),
+}
+
+
+@pytest.mark.parametrize("name", UCR)
+def test_series_are_those_of_the_archive_with_its_split(workspace: Workspace, name: str) -> None:
+    official, test, steps, first, _ = UCR[name]
+    table, data = rows(workspace, name), load(workspace, name)
+    assert {split: part.num_rows for split, part in data.splits.items()} == splits.counts(
+        table["split"].combine_chunks()
+    )
+    assert data.splits["train"].num_rows + data.splits["val"].num_rows == official
+    assert abs(data.splits["val"].num_rows - official / 3) <= 1 and data.splits["test"].num_rows == test
+    assert table["id"].to_pylist() == list(range(official + test))
+    assert set(table["split"][official:].to_pylist()) == {"test"}
+    series = table["series"].combine_chunks().to_numpy_ndarray()
+    assert series.shape == (official + test, 1, steps) and series.dtype == np.float32
+    assert series[0, 0, 0] == np.float32(first)
+    assert np.abs(series.mean(2)).max() < 1e-3 and np.abs(series.std(2, ddof=1) - 1).max() < 1e-3
+    assert {
+        part["class"].combine_chunks().value_counts().field(0).to_pylist().__len__() for part in data.splits.values()
+    } == {len(data.spec.classes)}
+
+
+def test_a_series_of_another_length_than_the_archives_is_refused() -> None:
+    short = b"# a head\n@data\n1,2,3:1\n1,2:2\n"
+    with pytest.raises(DataError, match="a series that has not 3 steps"):
+        ucr.Archive(CUT, CUT, 2, 3, ("1", "2"), 9).build(lambda _: short)
+
+
+CUT = ucr.member("Cut/Cut.ts", "")
+
+
 def test_a_dataset_may_live_in_a_package_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "harbour").mkdir()
     (tmp_path / "harbour" / "tides.py").write_text(OWN)
@@ -290,6 +353,47 @@ def test_a_damaged_cache_is_not_believed(shelf: Path, tmp_path: Path) -> None:
     packages.read(member(), tmp_path / "cache", lambda _: None)
     next((tmp_path / "cache").iterdir()).write_bytes(b"1,2,4\n")
     assert packages.read(member(), tmp_path / "cache", lambda _: None) == CONTENT
+
+
+def tarred(files: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        for name, content in files.items():
+            told = tarfile.TarInfo(name)
+            told.size = len(content)
+            archive.addfile(told, io.BytesIO(content))
+    return made.getvalue()
+
+
+def sdist(shelf: Path, setup: str = "") -> Member:
+    """A source archive alone on the shelf, with rows in an archive of its own."""
+    setup = setup or "from setuptools import setup\nsetup(name='drift', version='1.0')\n"
+    inner = tarred({"deep/rows.csv": CONTENT})
+    files = {"setup.py": setup.encode(), "PKG-INFO": b"Metadata-Version: 2.1\nName: drift\nVersion: 1.0\n"}
+    archive = tarred({f"drift-1.0/{name}": content for name, content in {**files, "more/rows.tar.gz": inner}.items()})
+    (shelf / "drift-1.0.tar.gz").write_bytes(archive)
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    pinned = hashlib.sha256(archive).hexdigest()
+    return Member("drift", "1.0", "drift-1.0/more/rows.tar.gz", sha256, pinned, "deep/rows.csv")
+
+
+def test_a_file_in_an_archive_in_a_source_archive(shelf: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    wanted = sdist(shelf)
+    assert packages.read(wanted, tmp_path / "cache", said.append) == CONTENT
+    assert said == ["downloading drift==1.0", "downloaded drift-1.0.tar.gz, 0.0 MB"]
+    assert str(wanted).startswith("drift==1.0 drift-1.0/more/rows.tar.gz/deep/rows.csv sha256:")
+    absent = dataclasses.replace(wanted, inside="deep/other.csv")
+    with pytest.raises(DataError, match=r"no deep/other\.csv in drift-1\.0/more/rows\.tar\.gz"):
+        packages.read(absent, tmp_path / "other", said.append)
+
+
+def test_a_source_archive_that_is_not_the_pinned_one_never_runs(shelf: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    wanted = dataclasses.replace(sdist(shelf, f"open({str(ran)!r}, 'w')\n"), sdist="0" * 64)
+    with pytest.raises(DataError, match=r"pip cannot download drift==1\.0"):
+        packages.read(wanted, tmp_path / "cache", lambda _: None)
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize(

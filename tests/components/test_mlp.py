@@ -15,13 +15,14 @@ from components.contract import Column, Data, Hyper, Spec
 from components.errors import BadInput, DataError
 from components.families.mlp import Mlp, Net
 
-from .cases import Case, evaluate, images, one_thread, parted, table  # noqa: F401
+from .cases import Case, evaluate, images, one_thread, parted, table, waves  # noqa: F401
 
 HEART = {"dropout": 0.0, "weight_decay": 0.0, "average": 0.0, "lr": 0.01, "width": 64}
 SMALL = {"width": 32, "dropout": 0.2}
 CASES = [
     Case("classification", table("classification"), SMALL, HEART, reached=0.02),
     Case("regression", table("regression"), SMALL, HEART, reached=1.0, heart_epochs=300),
+    Case("series", waves("classification"), SMALL | {"whole": True}, HEART, reached=0.02),
 ]
 MIXED = CASES[0].data
 

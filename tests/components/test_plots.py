@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from PIL import Image
 from components import plots
 from components.contract import Column, Data, Hyper, Metrics, Objective, Spec, Task
 from components.model import Model
+from components.plots import figures
 from components.sweep import Trial
 
 ROWS = 60
+IMAGE, SERIES = (1, 8, 8), (2, 32)
 OBJECTIVE = Objective("loss", "min")
 
 
@@ -49,22 +52,22 @@ OUTPUTS: dict[tuple[Task, int], pa.Schema] = {
 
 
 def made(
-    task: Task, target: Any, answers: dict[str, Any], classes: int = 0, images: bool = False
+    task: Task, target: Any, answers: dict[str, Any], classes: int = 0, shape: tuple[int, ...] = ()
 ) -> tuple[Model, Data]:
     """A model with these answers, and data whose splits are all the same rows."""
     names = tuple(str(i) for i in range(classes))
     columns: tuple[Column, ...] = (Column("x", "number"),)
     table = pa.table({"x": np.arange(ROWS, dtype=np.float64), "name": [f"r{i}" for i in range(ROWS)], "y": target})
-    if images:
-        columns += (Column("image", "tensor", "uint8", (1, 8, 8)),)
-        pixels = np.arange(ROWS * 64, dtype=np.uint8).reshape(ROWS, 1, 8, 8)
+    if shape:
+        columns += (Column("image", "tensor", "uint8", shape),)
+        pixels = np.arange(ROWS * 64, dtype=np.uint8).reshape(ROWS, *shape)
         table = table.append_column("image", pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
     spec = Spec("rows", task, columns, "y", names, "name")
     net = pa.table(answers, OUTPUTS[task, classes])
     return Model(Knowing(), spec, {}, net, ""), Data(spec, dict.fromkeys(("train", "val", "test"), table))
 
 
-def classifier(classes: int, images: bool = False) -> tuple[Model, Data]:
+def classifier(classes: int, shape: tuple[int, ...] = ()) -> tuple[Model, Data]:
     """Right and sure of itself, but for row 17, of which it is surest, and row 23."""
     truth = np.arange(ROWS) % classes
     probability = np.full((ROWS, classes), 0.1 / (classes - 1))
@@ -75,7 +78,7 @@ def classifier(classes: int, images: bool = False) -> tuple[Model, Data]:
     answers = {"class": probability.argmax(1).astype(str)} | {
         f"probability_{i}": probability[:, i] for i in range(classes)
     }
-    return made("classification", truth.astype(str), answers, classes, images)
+    return made("classification", truth.astype(str), answers, classes, shape)
 
 
 def trials() -> list[Trial]:
@@ -133,10 +136,30 @@ def test_curves_are_those_of_the_best_trial(binary: Path) -> None:
     assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6] and float(rows[1][1]) == 0.25
 
 
-def test_images_get_a_grid(tmp_path: Path) -> None:
-    files = plots.draw(tmp_path, *classifier(3, images=True), trials(), OBJECTIVE)
+@pytest.mark.parametrize("shape", [IMAGE, SERIES])
+def test_images_and_series_get_a_grid(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    files = plots.draw(tmp_path, *classifier(3, shape), trials(), OBJECTIVE)
     assert "worst.png" in {f.name for f in files} and "calibration.png" not in {f.name for f in files}
     assert looks_drawn(tmp_path / "worst.png")
+
+
+@pytest.mark.parametrize("said", ["a $5 film, ^ and _ and all: " * 30, "日本語", "\x00\n", None])
+def test_texts_are_shown_as_they_are(tmp_path: Path, said: str | None) -> None:
+    model, data = classifier(2)
+    texts = pa.array([f"text {i}" if i != 17 else said for i in range(ROWS)])
+    rows = {split: table.append_column("said", texts) for split, table in data.splits.items()}
+    data = Data(dataclasses.replace(data.spec, columns=(*data.spec.columns, Column("said", "text"))), rows)
+    plots.draw(tmp_path, model, data, trials(), OBJECTIVE)
+    assert looks_drawn(tmp_path / "worst.png")
+    head, first, second, *_ = read(tmp_path / "worst.csv")
+    assert (first[head.index("said")], second[head.index("said")]) == (said or "", "text 23")
+
+
+def test_series_with_gaps_and_of_one_value_are_drawn(tmp_path: Path) -> None:
+    made = figures.figure(9.6, 7.2, "series")
+    gap = np.array([[1, np.nan, 3], [2, 2, 2]])
+    figures.strips(made, [gap, np.full((1, 3), np.nan), np.ones((1, 3))], ["a", "b", "c"], columns=2)
+    assert looks_drawn(figures.save(made, tmp_path / "strips.png"))
 
 
 def test_regression(tmp_path: Path) -> None:
@@ -165,7 +188,7 @@ def test_control_has_its_learning_curves(tmp_path: Path) -> None:
 
 def test_the_same_bytes_again_and_from_threads(tmp_path: Path) -> None:
     def drawn(number: int) -> dict[str, bytes]:
-        files = plots.draw(tmp_path / str(number), *classifier(3, images=True), trials(), OBJECTIVE)
+        files = plots.draw(tmp_path / str(number), *classifier(3, IMAGE), trials(), OBJECTIVE)
         return {file.name: file.read_bytes() for file in files}
 
     first = drawn(0)

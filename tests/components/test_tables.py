@@ -159,9 +159,29 @@ def test_what_is_no_date_is_named() -> None:
         encoded(DATE, DAYS, ["soon"])
 
 
-def test_a_tensor_column_is_no_feature() -> None:
-    with pytest.raises(DataError, match="column 'x' is a tensor"):
-        fit_encoder(rows([1.0]), [Column("x", "tensor", "uint8", (1,))])
+def test_tensors_are_flattened_and_standardised_behind_the_other_features() -> None:
+    values = np.array([[[1, 2], [3, 4]], [[5, 6], [7, 8]]], np.float32)
+    taught = pa.table({"x": pa.FixedShapeTensorArray.from_numpy_ndarray(values), "n": [1.0, 3.0]})
+    columns = [Column("x", "tensor", "float32", (2, 2), ("a", "b", "c", "d")), Column("n", "number")]
+    plain = json.loads(json.dumps(fit_encoder(taught, columns).to_json(), allow_nan=False))
+    x_NF, _ = Encoder.from_json(plain)(taught)
+    assert x_NF.shape == (2, 5)
+    np.testing.assert_allclose(x_NF[:, 1:].numpy(), (values.reshape(2, 4) - 4.5) / values.std(), rtol=1e-5)
+    far = pa.table({"x": pa.FixedShapeTensorArray.from_numpy_ndarray(values * 1e6), "n": [1.0, 3.0]})
+    assert Encoder.from_json(plain)(far)[0].max() == 10
+    values[1, 0, 1] = math.nan
+    with pytest.raises(BadInput, match="column 'x' holds tensors with elements that are not finite"):
+        Encoder.from_json(plain)(pa.table({"x": pa.FixedShapeTensorArray.from_numpy_ndarray(values), "n": [1.0, 3.0]}))
+
+
+def test_tensors_that_say_nothing_do_no_harm() -> None:
+    x = pa.FixedShapeTensorArray.from_numpy_ndarray(np.full((3, 1, 2), 7, np.uint8))
+    x_NF, _ = fit_encoder(pa.table({"x": x}), [Column("x", "tensor", "uint8", (1, 2))])(pa.table({"x": x}))
+    assert x_NF.tolist() == [[0, 0]] * 3
+
+
+def test_a_table_without_tensors_is_encoded_as_ever() -> None:
+    assert fit_encoder(rows([1.0, 2.0]), [NUMBER]).to_json().keys() == {"scales", "calendars", "vocabularies"}
 
 
 # ── targets, tensors, scores ────────────────────────────────────────────────────────────────────────────

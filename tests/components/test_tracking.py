@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from components import holds
 from components.contract import Objective
-from components.errors import TidemillError, Unreachable
+from components.errors import Busy, TidemillError, Unreachable
 from components.sweep import Trial
 from components.tracking import Origin, SweepRun, sweep_run
 from components.tracking.runs import find
@@ -121,6 +122,20 @@ def test_the_dataset_is_an_input_with_its_dvc_digest(workspace: Workspace) -> No
         "required": True,
     }
     assert {tag.key: tag.value for tag in given.tags}["dvc.file"] == "data.dvc"
+
+
+def test_who_was_taken_over_while_it_was_paused_writes_nothing_any_more(workspace: Workspace) -> None:
+    with holds.working(workspace, origin().pipeline):
+        with pytest.raises(Busy, match="taken over"), sweep_run(workspace, origin(), flush_s=600) as run:
+            tell(run, [("aaaa", 2)])
+            run.flush()
+            tell(run, [("aaaa", 3)])
+            lock = workspace.state / "locks" / f"{origin().pipeline}.lock"
+            lock.rename(lock.with_suffix(".old"))  # as another process does that holds the pipeline from now on
+            lock.touch()
+        parent, children = runs_of(workspace)
+        assert (parent.info.status, children["aaaa"].info.status) == ("RUNNING", "RUNNING"), "the other one's to end"
+        assert len(points(workspace, children["aaaa"], "train/loss")) == 2
 
 
 def test_a_restart_goes_on_in_the_same_runs_and_writes_every_point_once(workspace: Workspace) -> None:

@@ -280,6 +280,27 @@ def test_images_that_are_no_images(digits, tmp_path):
     assert found[0].detail == "got 0.498% of the rows, expected at most 0% of the rows with elements that are no number"
 
 
+def test_series_that_are_no_series(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(200, 2, 30)).astype(np.float32)
+    values[6], values[125, 1, 3], values[170, 0, 5] = 0.25, np.nan, 99
+    rule = ColumnRule(kind="tensor", dtype="float32", shape=(2, 30), min=-9, max=9, parts=("ax", "ay"))
+    target = DIGITS.columns["digit"]
+    promised = DIGITS.model_copy(update={"columns": {"series": rule, "digit": target}})
+    labels = rng.choice(["0", "1"], 200).tolist()
+    whole = cut(pa.table({"series": pa.FixedShapeTensorArray.from_numpy_ndarray(values), "digit": labels}))
+    found = validate(Data(promised.spec("d", "classification"), whole), promised, tmp_path / "docs").failures
+    assert {(f.rule, f.split, f.rows) for f in found} == {
+        ("series of one value", "train", (6,)),
+        ("elements that are no number", "val", (5,)),
+        ("range", "test", (10,)),
+    }
+    longer = promised.model_copy(
+        update={"columns": promised.columns | {"series": rule.model_copy(update={"shape": (2, 31)})}}
+    )
+    assert failures(whole, longer, tmp_path)["series", "tensor shape"].detail == "got '(2, 30)', expected '(2, 31)'"
+
+
 def test_tensors_of_another_shape_or_type_and_rows_without_one(digits, tmp_path):
     other = DIGITS.columns["image"].model_copy(update={"shape": (16,), "dtype": "uint8"})
     expectations = DIGITS.model_copy(update={"columns": DIGITS.columns | {"image": other}})

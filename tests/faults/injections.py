@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import random
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +20,13 @@ import psutil
 
 from components.tuning import sessions
 
+from ..conftest import REPOSITORY
+from ..warm import Forks
 from .world import UNDISTURBED, Run, World
 
 LEASE_S = "3"
 SOON = 0.2  # in a storm each start is to leave something for the next
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
 LEARNER = "ray::ImplicitFu"  # as Ray calls the processes of Tune's trials
 
 
@@ -86,24 +92,37 @@ def node_killed(world: World, name: str, draw: random.Random) -> float:
 
 def cluster_node_killed(world: World, name: str, draw: random.Random) -> float:
     """One of a cluster's two nodes, in the midst of a trial: the other goes on."""
-    from ray.cluster_utils import Cluster
-
-    with _environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64) as keys:
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        try:
-            node = cluster.add_node(num_cpus=1)
-            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-            run = world.start("run", name, RAY_ADDRESS=cluster.address, **keys)
-            while run.alive() and not any(LEARNER in child.name() for child in _children(raylet)):
-                time.sleep(0.02)
-            run.pause(draw.uniform(0.0, 2.0))
-            at = time.monotonic()
-            for child in [*_children(raylet), raylet]:
-                _kill(child)
-            assert run.wait() == 0, run.text
-        finally:
-            cluster.shutdown()
+    with _cluster() as (address, raylet):
+        run = world.start("run", name, forks=_knowing(), RAY_ADDRESS=address, **TOKEN)
+        while run.alive() and not any(LEARNER in child.name() for child in _children(raylet)):
+            time.sleep(0.02)
+        run.pause(draw.uniform(0.0, 2.0))
+        at = time.monotonic()
+        for child in [*_children(raylet), raylet]:
+            _kill(child)
+        assert run.wait() == 0, run.text
     return at
+
+
+@functools.cache
+def _knowing() -> Forks:
+    """Ray reads once, when it is imported, how it is to be asked for a token."""
+    return Forks(**TOKEN)
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[tuple[str, psutil.Process]]:
+    """The address of a cluster of two nodes, and the raylet of the second."""
+    command = [sys.executable, "-m", "tests.faults.cluster"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | TOKEN
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        try:
+            yield said["address"], psutil.Process(said["raylet"])
+        finally:
+            process.stdin.close()
 
 
 def scorer_killed(world: World, name: str, draw: random.Random) -> float:
@@ -359,20 +378,6 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[dict[str, str]]:
-    """This process's own environment with these, for what it starts."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield values
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _kill(process: psutil.Process) -> None:

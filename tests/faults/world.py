@@ -113,11 +113,12 @@ class World:
         aside.replace(self.home.root / "params.yaml")
         return name
 
-    def start(self, *words: str, **more: str) -> Run:
+    def start(self, *words: str, forks: Forks | None = None, **more: str) -> Run:
+        forks = forks or self.forks
         log = self.home.root / f"log-{time.monotonic_ns()}.txt"
         log.touch()
         environment = self.home.environment(**{**self.addresses, "OMP_NUM_THREADS": "1", **more})
-        return Run(words, self.forks, self.forks.start(words, self.home.root, environment, log, log), log)
+        return Run(words, forks, forks.start(words, self.home.root, environment, log, log), log)
 
     def serve(self) -> None:
         """Have `tidemill up` running, which gives up where its servers die too often, and its servers answering."""
