@@ -3,6 +3,7 @@ python -m benchmarks.families [PIPELINE…]. Writes benchmarks/results.json and 
 
 A pipeline must have run: its winner's configuration is trained again with each seed, for as many epochs, and the best
 epoch on the val rows is held to the test rows, as in a sweep. Rows of pipelines that are not named stay as they were.
+A row with folds is trained on all but one part of all rows, val rows among them, so the epoch is the winner's last.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from components import datasets, params, plan, receipts
-from components.contract import Data, Metrics
+from components.contract import SPLITS, Data, Metrics
 from components.errors import TidemillError
 from components.plan import Project, Resolved
 from components.workspace import Workspace
@@ -62,14 +66,15 @@ class Outcome:
 # ── measuring ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def learnt(pipeline: str, seed: int) -> Metrics:
-    """The test metrics of the winner's configuration, trained with another seed."""
+def learnt(pipeline: str, folds: int, seed: int) -> Metrics:
+    """The test metrics of the winner's configuration, trained with another seed; with folds, on fold number `seed`."""
     import torch
 
     torch.set_num_threads(1)
     asked = resolved(pipeline)
     facts = _trained(asked).facts
-    data, family, hyper = data_of(asked), asked.family, {**asked.block.settings, **facts["hyper"]}
+    data = folded(data_of(asked), seed, folds) if folds else data_of(asked)
+    family, hyper = asked.family, {**asked.block.settings, **facts["hyper"]}
     state = None
     for epoch in family.fit(data, hyper, seed, None):
         if epoch.number == facts["winner"]["epochs"]:
@@ -82,16 +87,29 @@ def learnt(pipeline: str, seed: int) -> Metrics:
 
 def measured(group: Sequence[Row]) -> Iterator[Outcome]:
     """The rows of one pipeline; its trainings serve them all."""
-    pipeline, seeds = group[0].pipeline, max(row.seeds for row in group)
+    pipeline = group[0].pipeline
     asked = resolved(pipeline)
     _trained(asked)
+    wanted = {folds: folds or max(row.seeds for row in group if not row.folds) for folds in {r.folds for r in group}}
     with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
-        ours = list(pool.map(partial(learnt, pipeline), range(seeds)))
+        ours = {folds: list(pool.map(partial(learnt, pipeline, folds), range(n))) for folds, n in wanted.items()}
     for row in group:
-        found = [row.rivals(data_of(asked), seed) for seed in range(row.seeds)]
+        runs = range(row.folds or row.seeds)
+        data = data_of(asked)
+        found = [row.rivals(folded(data, run, row.folds) if row.folds else data, run) for run in runs]
         rivals = {name: [float(each[name]) for each in found] for name in found[0]}
-        values = [float(each[f"test/{row.metric}"]) for each in ours[: row.seeds]]
+        values = [float(ours[row.folds][run][f"test/{row.metric}"]) for run in runs]
         yield Outcome(row, asked.block.family, values, rivals)
+
+
+def folded(data: Data, fold: int, folds: int) -> Data:
+    """All rows cut anew: one part in `folds`, drawn by chance with a fixed seed, to test on, the others to learn from.
+    Every tenth of those is a val row as well: nothing is chosen by them."""
+    rows = pa.concat_tables(data.splits[split] for split in SPLITS).combine_chunks()
+    part_N = np.random.default_rng(0).permutation(len(rows)) % folds
+    train = rows.take(pa.array(np.flatnonzero(part_N != fold)))
+    test = rows.take(pa.array(np.flatnonzero(part_N == fold)))
+    return Data(data.spec, {"train": train, "val": train.take(pa.array(np.arange(0, len(train), 10))), "test": test})
 
 
 def resolved(pipeline: str) -> Resolved:

@@ -72,7 +72,8 @@ class Spec:
     """What a family may know of the data before it sees a row.
 
     `columns` are the inputs in order, without id, target and split. `classes` are the target's values as
-    text, sorted, for classification and anomaly detection. `environment` is a gymnasium id, for control.
+    text, sorted, for classification and anomaly detection. `environment` is a gymnasium id, for control. `user` and
+    `item` are the inputs that say who rated what, where the target is a rating.
     """
 
     dataset: str
@@ -82,6 +83,8 @@ class Spec:
     classes: tuple[str, ...] = ()
     id: str | None = None
     environment: str | None = None
+    user: str | None = None
+    item: str | None = None
 
     def to_json(self) -> Json:
         made = dataclasses.asdict(self)

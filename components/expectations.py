@@ -53,9 +53,22 @@ class Duplicates(Block):
     near: float = Field(default=0.0, ge=0, le=1)
 
 
+class Ratings(Block):
+    """The target is what a user gave an item; both are input columns. `repeats` is the highest share of rows of a split
+    whose pair an earlier row of it rated; no pair may be in two splits. `cold_users` and `cold_items` are the highest
+    shares of rows of val and of test whose user or item no training row has."""
+
+    user: str
+    item: str
+    repeats: float = Field(default=0.0, ge=0, le=1)
+    cold_users: float = Field(default=1.0, ge=0, le=1)
+    cold_items: float = Field(default=1.0, ge=0, le=1)
+
+
 class Expectations(Block):
     columns: dict[str, ColumnRule]
     environment: str | None = None
+    ratings: Ratings | None = None
     duplicates: Duplicates = Duplicates()
     # Lowest share of rows that the rarest class of the training split may have.
     class_share: float = Field(default=0.01, ge=0, le=1)
@@ -82,7 +95,8 @@ class Expectations(Block):
         )
         target = self.column("target")
         classes = (self.columns[target].values or []) if target and task != "regression" else []
-        return Spec(dataset, task, columns, target, tuple(classes), self.column("id"), self.environment)
+        pair = (self.ratings.user, self.ratings.item) if self.ratings else (None, None)
+        return Spec(dataset, task, columns, target, tuple(classes), self.column("id"), self.environment, *pair)
 
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that this data can serve."""

@@ -39,6 +39,8 @@ class DatasetBlock(Block):
     target: str | None = Field(None, description="The column to predict.")
     text: str | None = Field(None, description="The column of free text to learn from; then it is the only input.")
     id: str | None = Field(None, description="The column that names a row. Default: inferred.")
+    user: str | None = Field(None, description="The column that says who gave the rating that is the target.")
+    item: str | None = Field(None, description="The column that says what was rated.")
     ignore: list[str] = Field([], description="Columns that are kept but never learnt from.")
     series: str | None = Field(
         None,
@@ -211,25 +213,8 @@ def schema() -> str:
 
 def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
     """Faults that one block alone does not show."""
-    from .datasets import BUILT_IN  # here, since datasets read the types above
-
     for name, block in params.datasets.items():
-        at = ("datasets", name)
-        if block.table and block.source:
-            yield (*at, "source"), "got table and source, expected one of them"
-        if block.text and not block.table:
-            yield (*at, "text"), "got a text without a table, expected both"
-        if block.series is not None and not block.table:
-            yield (*at, "series"), "got a pattern without a table, expected `table: PATH` beside it"
-        if block.series == "files" and block.id:
-            yield (*at, "id"), f"got {block.id!r}, expected none: series are named by their files"
-        if block.series == "":
-            yield (*at, "series"), "got '', expected a pattern such as 't*', or files"
-        if not block.table and not block.source and name not in BUILT_IN:
-            known = f"`table: PATH` or one of {', '.join(BUILT_IN)}"
-            yield at, f"got no table and no built-in dataset of this name, expected {known}"
-        if block.source and "." not in block.source and block.source not in BUILT_IN:
-            yield (*at, "source"), f"got {block.source!r}, expected one of {', '.join(BUILT_IN)}, or package.module"
+        yield from _dataset_checks(name, block)
     for name, pipeline in params.pipelines.items():
         at = ("pipelines", name)
         if pipeline.dataset not in params.datasets:
@@ -239,6 +224,32 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
         if pipeline.scoring.input and (reason := partitions.fault(pipeline.scoring.input)):
             yield (*at, "scoring", "input"), f"got {pipeline.scoring.input!r}: {reason}"
         yield from _family_checks(pipeline, at)
+
+
+def _dataset_checks(name: str, block: DatasetBlock) -> Iterator[tuple[tuple[Any, ...], str]]:
+    from .datasets import BUILT_IN  # here, since datasets read the types above
+
+    at = ("datasets", name)
+    if block.table and block.source:
+        yield (*at, "source"), "got table and source, expected one of them"
+    if block.text and not block.table:
+        yield (*at, "text"), "got a text without a table, expected both"
+    if block.series is not None and not block.table:
+        yield (*at, "series"), "got a pattern without a table, expected `table: PATH` beside it"
+    if block.series == "files" and block.id:
+        yield (*at, "id"), f"got {block.id!r}, expected none: series are named by their files"
+    if block.series == "":
+        yield (*at, "series"), "got '', expected a pattern such as 't*', or files"
+    if not block.table and not block.source and name not in BUILT_IN:
+        known = f"`table: PATH` or one of {', '.join(BUILT_IN)}"
+        yield at, f"got no table and no built-in dataset of this name, expected {known}"
+    if (block.user is None) != (block.item is None):
+        given, other = ("user", "item") if block.user else ("item", "user")
+        yield (*at, given), f"got {given} without {other}, expected both: a rating is of an item by a user"
+    if block.user and not block.table:
+        yield (*at, "user"), "got user without table, expected a table: other datasets say it themselves"
+    if block.source and "." not in block.source and block.source not in BUILT_IN:
+        yield (*at, "source"), f"got {block.source!r}, expected one of {', '.join(BUILT_IN)}, or package.module"
 
 
 def _family_checks(pipeline: Pipeline, at: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:

@@ -12,7 +12,8 @@ Legend: N rows, F features, D elements of a code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -80,14 +81,17 @@ class Tally:
     meanwhile is the bin of each feature of each such row. The rows that count depend on the stream's order alone, not
     on how it comes in batches."""
 
-    def __init__(self, model: Encoder, profile: Json) -> None:
+    def __init__(self, model: Encoder, profile: Json, absent: Sequence[str] = ()) -> None:
+        """Features of columns in `absent`, which the stream does not have, are not counted."""
         self._model, self._profile = model, profile
+        kept = tuple(column for column in model.spec.columns if column.name not in absent)
+        self._spec = replace(model.spec, columns=kept)
         self._words = {name: frozenset(common) for name, common in profile.get("words", {}).items()}
         self._features, self._coded = _Spread(COMPARED), _Spread(COMPARED_CODES)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count rows as the model reads them."""
-        spec, features = self._model.spec, self._profile["features"]
+        spec, features = self._spec, self._profile["features"]
         taken = self._features.choose(batch.num_rows)
         if len(taken):
             plain = _plain(spec, _taken(batch, taken), self._words)
@@ -103,7 +107,7 @@ class Tally:
         held = {"codes": self._coded.held(), "": self._features.held()}
         at = dict.fromkeys(held, 0)
         counted: Counts = {}
-        for name in [n for n, _, _ in _named(self._model.spec)] + [_element(i) for i in self._profile["codes"]]:
+        for name in [n for n, _, _ in _named(self._spec)] + [_element(i) for i in self._profile["codes"]]:
             of = "codes" if features[name]["of"] == "codes" else ""
             bins = len(features[name]["counts"])
             bins_N = held[of][:, at[of]] if held[of].size else np.zeros(0, np.uint8)
@@ -154,6 +158,8 @@ _TEXT_SUMMARY = (".characters", ".words", ".non_ascii", ".unknown")
 def _named(spec: Spec) -> Iterator[tuple[str, str, Column]]:
     """(feature, what it is of, column) without codes."""
     for column in spec.columns:
+        if column.name in (spec.user, spec.item):
+            continue  # of whom and what is asked is the asker's choice
         if column.kind in ("tensor", "text"):
             keys = _SUMMARY if column.kind == "tensor" else _TEXT_SUMMARY
             yield from ((column.name + key, "summary", column) for key in keys)

@@ -19,6 +19,7 @@ class Row:
     mark     what the mean over the seeds must reach
     above    rivals whose mean it must beat as well
     seeds    how many trainings of the winner's configuration the mean is over; rivals get the same seeds
+    folds    in place of seeds: all rows are cut into so many parts, each is the test rows once, the mean is over them
     """
 
     pipeline: str
@@ -28,6 +29,7 @@ class Row:
     mark: float | None = None
     above: tuple[str, ...] = ()
     seeds: int = 5
+    folds: int = 0
 
 
 def rows() -> list[Row]:

@@ -38,6 +38,8 @@ duplicates   highest share of rows that repeat inputs and target of another: wit
              near: across splits, once texts are without case, signs and spaces
 class_share  lowest share of training rows that the rarest class may have
 leakage      highest score on held-out rows that one column alone may reach in predicting the target
+ratings      where the target is what a user gave an item, the two columns and the highest shares of rows whose pair is
+             rated again (repeats), and of val and test rows whose user or item is not among the training rows
 """
 
 
@@ -72,6 +74,8 @@ def write(file: Path, expectations: Expectations, remarks: Mapping[str, str]) ->
             stated.yaml_add_eol_comment(remarks[name], "kind")
         document["columns"][name] = stated
     document["duplicates"] = CommentedMap(expectations.duplicates.model_dump())
+    if expectations.ratings:
+        document["ratings"] = CommentedMap(expectations.ratings.model_dump())
     document["class_share"], document["leakage"] = expectations.class_share, expectations.leakage
     document.yaml_set_start_comment(HEAD.format(name=file.stem))
     yaml = YAML()
@@ -109,6 +113,7 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
         yield ("columns",), "got no target, expected a column with `role: target`"
     if not any(rule.role == "input" for rule in read.columns.values()):
         yield ("columns",), "got no input, expected a column to learn from"
+    yield from _rating_checks(read)
     for name, rule in read.columns.items():
         at = ("columns", name)
         if rule.role == "target" and rule.kind not in ("number", "category"):
@@ -129,6 +134,22 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
             expected = f"one for each of {math.prod(rule.shape)} elements, or for each channel"
             yield (*at, "parts"), f"got {len(rule.parts)} parts for shape {list(rule.shape)}, expected {expected}"
         yield from _bound_checks(rule, at)
+
+
+def _rating_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
+    if read.ratings is None:
+        return
+    for key in ("user", "item"):
+        name = getattr(read.ratings, key)
+        rule = read.columns.get(name)
+        if rule is None or rule.role != "input" or rule.kind != "category":
+            told = "no column of that name" if rule is None else f"its role is {rule.role}, its kind {rule.kind}"
+            yield ("ratings", key), f"got {name!r}, expected an input of kind category; {told}"
+    if read.ratings.user == read.ratings.item:
+        yield ("ratings", "item"), f"got {read.ratings.item!r} for both, expected another column than the user's"
+    target = read.column("target")
+    if target and read.columns[target].values is not None:
+        yield ("columns", target, "values"), "got classes for a rating, expected a target of kind number without values"
 
 
 def _bound_checks(rule: ColumnRule, at: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:

@@ -11,7 +11,8 @@
 
 What the columns are is inferred once (inference.py, bounds.py) and stands in expectations/NAME.yaml from then on
 (promises.py). The split is a hash of what is learnt from: inputs and target; see splits.py. A column named
-`split` with train, val and test overrules it.
+`split` with train, val and test overrules it. With `user: COLUMN` and `item: COLUMN` the target is a rating: a number,
+whatever its values, and the split a hash of the pair, so that nobody is tested on what they have rated before.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from ..errors import DataError, ParamsError
 from ..expectations import Duplicates, Expectations
 from ..params import DatasetBlock
 from ..workspace import Workspace
-from . import bounds, inference, promises, series, sources, splits
+from . import bounds, inference, promises, rated, series, sources, splits
 from .inference import Found
 
 # Rows repeat each other by nature from this share on (few and coarse columns): then each is split on its own.
@@ -62,18 +63,13 @@ def find(workspace: Workspace, name: str, block: DatasetBlock) -> sources.Source
     if not block.target:
         raise ParamsError("got no target, expected the column to predict", where=where, fix="add `target: COLUMN`")
     source = sources.find(path)
-    for key, wanted in (
-        ("target", [block.target]),
-        ("text", [block.text]),
-        ("id", [block.id]),
-        ("ignore", block.ignore),
-    ):
-        for column in wanted:
-            if column is None or (column in source.names and column != SPLIT):
-                continue
-            close = difflib.get_close_matches(column, source.names, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"columns are {', '.join(source.names[:30])}"
-            raise DataError(f"no column {column!r} in {source.path}", where=f"{where}.{key}", fix=hint)
+    single = {"target": block.target, "text": block.text, "id": block.id, "user": block.user, "item": block.item}
+    for key, column in [*single.items(), *(("ignore", column) for column in block.ignore)]:
+        if column is None or (column in source.names and column != SPLIT):
+            continue
+        close = difflib.get_close_matches(column, source.names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"columns are {', '.join(source.names[:30])}"
+        raise DataError(f"no column {column!r} in {source.path}", where=f"{where}.{key}", fix=hint)
     return series.wide(source, block) if block.series else source
 
 
@@ -83,7 +79,8 @@ def note(source: sources.Source, stated: Expectations, workspace: Workspace) -> 
         name: [rule.role, rule.kind, rule.dtype, *([rule.shape, rule.parts] if rule.parts else [])]
         for name, rule in stated.columns.items()
     }
-    return {"columns": rules, "source": source.sha256(workspace.state / "hashes")}
+    pair = {"ratings": list(rated.pair(stated) or ())} if stated.ratings else {}  # which the split hangs on
+    return {"columns": rules, "source": source.sha256(workspace.state / "hashes")} | pair
 
 
 def build(source: sources.Source, stated: Expectations) -> pa.Table:
@@ -110,7 +107,7 @@ def build(source: sources.Source, stated: Expectations) -> pa.Table:
             where=str(source.path),
             fix="give rows of another class as well",
         )
-    split = _split(source, table, found)
+    split = _split(source, table, found, rated.pair(stated))
     return table.select(list(found)).append_column(SPLIT, split)
 
 
@@ -122,7 +119,8 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
     readings = inference.readings(raw.select([n for n in raw.column_names if n != SPLIT]), block.ignore)
     readings |= {name: replace(readings[name], parts=made.parts) for name, made in source.assembled().items()}
     fixed = _fixed(source, raw, readings, block)
-    found, table, split = _settle(source, raw, readings, fixed)
+    pair = (block.user, block.item) if block.user and block.item else None
+    found, table, split = _settle(source, raw, readings, fixed, pair)
     train = table.filter(pc.equal(split, SPLITS[0]))
     smallest = min(splits.counts(split).values())
     rules = {name: bounds.rule(kind, train[name], smallest) for name, kind in found.items()}
@@ -136,6 +134,8 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
         rarest = min(pc.value_counts(train[target]).field("counts").to_pylist()) / train.num_rows
         class_share = min(class_share, math.floor(rarest / 2 * 1e5) / 1e5)
     promised = Expectations(columns=rules, duplicates=_duplicates(table, train, found), class_share=class_share)
+    if pair:
+        promised = rated.promised(promised, table, split, pair)
     return promised, {name: kind.remark for name, kind in found.items()}
 
 
@@ -144,8 +144,9 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
 
 def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
     wanted = {column: "ignored" for column in block.ignore if column in stated.columns}
-    named = ((block.target, "target"), (block.id, "id"), (block.text, "input"))
-    wanted |= {column: role for column, role in named if column}
+    named = ((block.target, "target"), (block.id, "id"))
+    inputs = (block.text, block.user, block.item)
+    wanted |= {column: role for column, role in (*named, *((column, "input") for column in inputs)) if column}
     if block.series:
         wanted |= {series.SERIES: "input", str(series.target(block)): "target"}
     for column, role in wanted.items():
@@ -156,6 +157,7 @@ def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
                 where=f"params.yaml datasets.{name}",
                 fix=f"make them agree, or delete expectations/{name}.yaml to have it inferred anew",
             )
+    rated.check_agreed(name, block, stated)
 
 
 def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], block: DatasetBlock) -> dict[str, Found]:
@@ -163,9 +165,10 @@ def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], bl
     all others are ignored."""
     target = str(series.target(block))
     fixed = {name: replace(readings[name], role="ignored") for name in block.ignore if name in readings}
+    pair = [name for name in (block.user, block.item) if name]
     if block.text:
         fixed[block.text] = inference.text(raw[block.text], readings[block.text], f"{source.path} {block.text}")
-    id = block.id or inference.find_id(raw, readings, {target, str(block.text), *block.ignore})
+    id = block.id or inference.find_id(raw, readings, {target, str(block.text), *block.ignore, *pair})
     if id:
         repeated = raw.num_rows - pc.count_distinct(raw[id]).as_py()
         if repeated or raw[id].null_count:
@@ -177,6 +180,9 @@ def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], bl
             )
         fixed[id] = Found(None, "id")
     _check_complete(source, raw[target], target)
+    if pair:
+        rated.check(source.path, readings, target, block)
+        return fixed | {name: Found("category") for name in pair} | {target: Found("number", "target")}
     fixed[target] = inference.target(raw[target], readings[target], f"{source.path} {target}")
     if block.text:
         why = f"not learnt from, since params.yaml names the text {block.text!r}"
@@ -185,13 +191,17 @@ def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], bl
 
 
 def _settle(
-    source: sources.Source, raw: pa.Table, readings: dict[str, Found], fixed: dict[str, Found]
+    source: sources.Source,
+    raw: pa.Table,
+    readings: dict[str, Found],
+    fixed: dict[str, Found],
+    pair: tuple[str, str] | None,
 ) -> tuple[dict[str, Found], pa.Table, pa.Array]:
     """Kinds learnt from the training rows, and the split, each of which depends on the other."""
     found = {**readings, **fixed}
     for _ in range(_ROUNDS):
         table = _typed(source, found)
-        split = _split(source, table, found)
+        split = _split(source, table, found, pair)
         open_ = {name: reading for name, reading in readings.items() if name not in fixed}
         kinds = inference.kinds(raw.select(list(open_)).filter(pc.equal(split, SPLITS[0])), open_)
         settled = {**readings, **kinds, **fixed}
@@ -200,7 +210,7 @@ def _settle(
         found = settled
     else:
         table = _typed(source, found)
-        split = _split(source, table, found)
+        split = _split(source, table, found, pair)
     return found, table, split
 
 
@@ -245,12 +255,14 @@ def _content(table: pa.Table, found: dict[str, Found]) -> splits.Hashes:
     return splits.row_hashes(table)
 
 
-def _split(source: sources.Source, table: pa.Table, found: dict[str, Found]) -> pa.Array:
-    content = _content(table, found)
-    if splits.repeats(content) > COARSE:
+def _split(source: sources.Source, table: pa.Table, found: dict[str, Found], pair: tuple[str, str] | None) -> pa.Array:
+    content = splits.row_hashes(table.select(pair)) if pair else _content(table, found)
+    if not pair and splits.repeats(content) > COARSE:
         content = splits.apart(content)
     target = table[_target(found)]
-    if found[_target(found)].kind == "category":
+    if pair:  # which may come with several ratings, and must stay in one split
+        strata = np.zeros(table.num_rows, np.int64)
+    elif found[_target(found)].kind == "category":
         strata = pc.dictionary_encode(target).combine_chunks().indices.to_numpy()
     else:  # numbers: fifths of their range of ranks
         numbers = target.to_numpy()

@@ -16,6 +16,7 @@ FAMILIES = {
     "autoencoder": "components.families.autoencoder:Autoencoder",
     "rnn": "components.families.rnn:Rnn",
     "dqn": "components.families.dqn:Dqn",
+    "recommender": "components.families.recommender:Recommender",
 }
 
 

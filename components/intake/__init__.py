@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,8 @@ class Wanted:
 
     `id` None means the spec's own, where a file has it; `row` means none. Columns in `known` may be there and
     are not read; any other column is a fault unless `ignore_extra`. `aside`: a row that does not fit is handed on with
-    its reason, instead of ending the reading.
+    its reason, instead of ending the reading. Of ratings the user alone must be there: what is known of users and items
+    the model has from its training, and a user without an item asks for a list.
     """
 
     spec: Spec
@@ -46,7 +47,8 @@ class Wanted:
 @dataclass(frozen=True)
 class Table:
     """One file whose columns fit. `id` is the column that names its rows, if it has one; `aside` as in Wanted; `rows`
-    is how many a Parquet file says it has, None for a csv. `cells` is what the file holds of the columns."""
+    is how many a Parquet file says it has, None for a csv. `cells` is what the file holds of the columns. Columns in
+    `absent` need not be there and are not: every row's is missing."""
 
     file: Path
     columns: tuple[Column, ...]
@@ -55,6 +57,7 @@ class Table:
     aside: bool = False
     rows: int | None = None
     cells: tuple[Column, ...] = ()
+    absent: tuple[str, ...] = ()
 
     def batches(self, rows: int) -> Generator[Piece]:
         """At most `rows` rows at a time, in the file's order. Raises BadInput at the first unfit value, unless unfit
@@ -62,10 +65,25 @@ class Table:
         for raw in self._read(rows):
             inputs = self._fit(raw)
             if inputs is None:
-                yield sort_out(raw, self.columns, self.id.name if self.id else None)
+                piece = sort_out(raw, self._present, self.id.name if self.id else None)
+                yield replace(piece, inputs=self._whole(piece.inputs))
                 continue
             ids = raw.batch.column(self.id.name) if self.id else pa.array(raw.rows_N)
-            yield Piece(raw.batch.num_rows, raw.rows_N, ids, inputs)
+            yield Piece(raw.batch.num_rows, raw.rows_N, ids, self._whole(inputs))
+
+    @property
+    def _present(self) -> tuple[Column, ...]:
+        return tuple(c for c in self.columns if c.name not in self.absent)
+
+    def _whole(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
+        """With the columns that are absent."""
+        if not self.absent:
+            return inputs
+        every = [
+            pa.nulls(inputs.num_rows, columns.ARROW[c.kind]) if c.name in self.absent else inputs.column(c.name)
+            for c in self.columns
+        ]
+        return pa.RecordBatch.from_arrays(every, [c.name for c in self.columns])
 
     def _fit(self, raw: Raw) -> pa.RecordBatch | None:
         """All rows as the model wants them; None if some do not fit and go aside."""
@@ -73,12 +91,13 @@ class Table:
             return None
         first_row = int(raw.rows_N[0]) if len(raw.rows_N) else 0
         try:
-            fitted = [columns.fit(columns.given(raw.batch, c), c, self.file, first_row) for c in self.columns]
+            there = self._present
+            fitted = [columns.fit(columns.given(raw.batch, c), c, self.file, first_row) for c in there]
         except BadInput:
             if not self.aside:
                 raise
             return None
-        return pa.RecordBatch.from_arrays(fitted, [c.name for c in self.columns])
+        return pa.RecordBatch.from_arrays(fitted, [c.name for c in self._present])
 
     def _read(self, rows: int) -> Iterator[Raw]:
         if any(c.is_file for c in self.columns):
@@ -135,29 +154,36 @@ def open_file(file: Path, wanted: Wanted) -> Table:
     if _is_parquet(file):
         with _parquet(file) as opened:
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
-        empty = rows == 0
-        cells = _cells(inputs, schema.names)
-        _check_names(schema.names, wanted, cells, file)
+        empty, names = rows == 0, schema.names
+        absent = _absent(wanted.spec, names)
+        cells = _cells([c for c in inputs if c.name not in absent], names)
+        _check_names(names, wanted, cells, file)
         faults = [f for c in cells if (f := columns.type_fault(c, schema.field(c.name).type))]
         id_field = schema.field(name) if name in schema.names else None
     else:
         names, empty = csvs.header(file)
-        cells, single = _cells(inputs), any(c.is_file for c in inputs)
+        absent, single = _absent(wanted.spec, names), any(c.is_file for c in inputs)
+        cells = _cells([c for c in inputs if c.name not in absent])
         names = [*names, name] if single and name == wanted.spec.id and name else names  # the file's own name is one
         _check_names(names, wanted, cells, file)
         faults = [f"{c.name!r} is a tensor, which a csv cannot hold" for c in cells if c.kind == "tensor"]
         id_field = None
-        if name in names and not faults:
+        if name is not None and name in names and not faults:
             id_field = pa.field(name, pa.string() if single else csvs.id_type(file, name))
     if faults:
         fix = "give a Parquet file whose columns are as the training data has them"
         raise BadInput("; ".join(faults), where=str(file), fix=fix)
-    return Table(file, inputs, id_field, empty, wanted.aside, rows, cells)
+    return Table(file, inputs, id_field, empty, wanted.aside, rows, cells, absent)
 
 
 def _cells(inputs: Sequence[Column], names: Sequence[str] = ()) -> tuple[Column, ...]:
     """What a file with columns of these names holds of the inputs: a tensor as one, or in parts."""
     return tuple(cell for c in inputs for cell in ((c,) if c.name in names else columns.cells(c)))
+
+
+def _absent(spec: Spec, names: Sequence[str]) -> tuple[str, ...]:
+    """The inputs that need not be there and are not."""
+    return tuple(c.name for c in spec.columns if spec.user not in (None, c.name) and c.name not in names)
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

@@ -20,6 +20,7 @@ from ..errors import BadInput
 # How a missing value is spelt in text.
 MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "null", "NULL", "None", "NaN", "nan", "?")
 _MOMENT = pa.timestamp("us")
+ARROW = {"number": pa.float64(), "category": pa.string(), "date": _MOMENT}  # of a column of which no value is there
 _OFFSET = r":\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)$"  # from UTC, after a time
 _SHOWN = 60  # characters of a value that an error shows
 

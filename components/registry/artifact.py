@@ -93,7 +93,8 @@ def _signature(spec: Spec, inputs: pa.Schema, outputs: pa.Schema) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema
 
-    taken = [ColSpec(_input_type(inputs.field(c.name).type), c.name) for c in spec.columns]
+    needed = {c.name for c in spec.columns if spec.user in (None, c.name)}  # of ratings the user alone
+    taken = [ColSpec(_input_type(inputs.field(c.name).type), c.name, c.name in needed) for c in spec.columns]
     given = [ColSpec(_output_type(field.type), field.name) for field in outputs]
     return ModelSignature(Schema(taken), Schema(given))
 

@@ -106,9 +106,11 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type
 
 def arrow(frame: pd.DataFrame, spec: Any) -> pa.RecordBatch:
     """The model's input columns of a frame. Tensor cells are arrays or nested lists of the shape, or flat ones; a wide
-    table has a column of its own for each element."""
+    table has a column of its own for each element. Of ratings the user alone must be there."""
     wide = [c for c in spec.columns if c.name not in frame and c.is_wide and set(c.parts) <= set(frame)]
     frame = frame.assign(**{c.name: list(frame[list(c.parts)].to_numpy(c.dtype)) for c in wide})
+    if getattr(spec, "user", None) in frame:  # the code of older versions knows of no user
+        frame = frame.reindex(columns=[c.name for c in spec.columns])
     missing = [c.name for c in spec.columns if c.name not in frame]
     if missing:
         raise ValueError(f"the input lacks the columns {', '.join(missing)}")

@@ -234,7 +234,7 @@ class _Run:
         rows_in, rows, schema = 0, 0, _schema(self._model, table)
         labels = [f.name for f in schema if not pa.types.is_floating(f.type) and f.name != ROW]
         compares = self._job.drift is not None and self._model.profile is not None
-        tally = Tally(self._model, self._model.profile) if compares else None
+        tally = Tally(self._model, self._model.profile, table.absent) if compares else None
         with pq.ParquetWriter(file, schema, use_dictionary=labels) as writer:
             with closing(ahead(_scored(self._model, self._job, table, schema, tally))) as pieces:
                 for piece, batch in pieces:

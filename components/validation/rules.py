@@ -19,7 +19,7 @@ from great_expectations.expectations.row_conditions import Column
 from ..contract import SPLIT, SPLITS
 from ..expectations import ColumnRule, Expectations
 from ..tensors import is_series
-from . import episodes
+from . import episodes, rated
 from .checks import (
     ExpectClassesToBeBalanced,
     ExpectColumnMissingShareToBeAtMost,
@@ -64,6 +64,7 @@ def rules(rows: pd.DataFrame, expectations: Expectations) -> list[Expectation]:
         checks += _episodes(rows, sound)
     else:
         checks += _samples(rows, sound, expectations)
+        checks += rated.checks(sound, expectations.ratings) if expectations.ratings else ()
     return checks
 
 

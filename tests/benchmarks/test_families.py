@@ -64,3 +64,25 @@ def test_rivals_see_every_pixel_as_a_column_and_the_same_rows() -> None:
     assert np.array(data.spec.classes)[truth].tolist() == data.splits["test"]["target"].to_pylist()
     rival = LogisticRegression(max_iter=500).fit(*plain(data, "train"))
     assert rival.score(inputs, truth) > 0.5
+
+
+def test_folds_are_all_rows_once_and_their_val_rows_choose_nothing() -> None:
+    data = images("classification")
+    folds = [families.folded(data, fold, 5) for fold in range(5)]
+    tested = [row for fold in folds for row in fold.splits["test"]["id"].to_pylist()]
+    assert sorted(tested) == list(range(360))
+    for fold in folds:
+        train, val, test = (set(fold.splits[split]["id"].to_pylist()) for split in ("train", "val", "test"))
+        assert len(train) == 288 and len(test) == 72 and not train & test
+        assert val < train and len(val) == 29
+    assert families.folded(data, 1, 5).splits["test"].equals(folds[1].splits["test"])
+
+
+def test_a_rival_knows_users_and_items_by_their_means() -> None:
+    from benchmarks.rows import movies
+    from tests.components.test_recommender import TASTE
+
+    predicted = movies.biases(TASTE)
+    truth = TASTE.splits["test"]["stars"].to_numpy()
+    error, spread = np.sqrt(np.mean((predicted - truth) ** 2)), truth.std()
+    assert 1 <= predicted.min() <= predicted.max() <= 5 and error < 0.95 * spread

@@ -656,3 +656,99 @@ def test_a_spec_survives_its_way_into_a_model(project: Project) -> None:
     spec = project.promised().spec("mine", "classification")
     assert Spec.from_json(spec.to_json()) == spec
     assert next(c for c in spec.columns if c.name == "seen").dtype == "%d/%m/%Y"
+
+
+# ── ratings ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stars(rows: int = 900, seed: int = 0) -> dict[str, Sequence[Any]]:
+    """Whole stars that numbered readers gave to books; the tenth pair comes twice, with other stars."""
+    draw = draws(seed)
+    pairs = draw.permutation(60 * 40)[:rows]
+    pairs[rows // 10] = pairs[0]
+    return {
+        "reader": (pairs // 40 + 1000).tolist(),
+        "book": [f"b{p % 40}" for p in pairs],
+        "stars": draw.integers(1, 6, rows).tolist(),
+        "shelf": np.array(["a", "b"])[pairs % 40 % 2].tolist(),
+    }
+
+
+RATED = {"target": "stars", "user": "reader", "item": "book"}
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = Project(tmp_path_factory.mktemp("ratings"), stars(), **RATED)
+    made.load()
+    return made
+
+
+def test_ratings_are_numbers_on_their_scale_and_anybody_may_come(ratings: Project) -> None:
+    """Whole numbers with five values would be classes, and readers numbers, if nobody said what they are."""
+    promised = ratings.promised()
+    target, reader = promised.columns["stars"], promised.columns["reader"]
+    assert (target.kind, target.values, target.min, target.max) == ("number", None, 1, 5)
+    assert (reader.role, reader.kind, reader.values) == ("input", "category", None)
+    assert promised.tasks() == ("regression",)
+    assert (promised.ratings.user, promised.ratings.item) == ("reader", "book")
+    assert 0.05 <= promised.ratings.cold_users < 0.2 and 0 < promised.ratings.repeats < 0.1
+    data = ratings.load()
+    assert (data.spec.user, data.spec.item) == ("reader", "book")
+    assert Spec.from_json(data.spec.to_json()) == data.spec
+
+
+def test_a_pair_that_comes_again_stays_in_its_split(tmp_path: Path) -> None:
+    columns = stars(400)
+    again = {name: [*values, *values] for name, values in columns.items()}
+    again["stars"][400:] = [6 - s for s in columns["stars"]]
+    data = Project(tmp_path, again, **RATED).load()
+    seen: dict[tuple[str, str], str] = {}
+    for split, part in data.splits.items():
+        for pair in zip(part["reader"].to_pylist(), part["book"].to_pylist(), strict=True):
+            assert seen.setdefault(pair, split) == split
+
+
+def test_ratings_need_only_their_user_to_be_scored(ratings: Project) -> None:
+    spec = ratings.load().spec
+    write_csv(ratings.workspace.root / "who.csv", {"reader": [1000, 7]})
+    opened = intake.open_file(ratings.workspace.root / "who.csv", intake.Wanted(spec))
+    (piece,) = opened.batches(10)
+    assert opened.absent == ("book", "shelf")
+    assert piece.inputs.to_pydict() == {"reader": ["1000", "7"], "book": [None, None], "shelf": [None, None]}
+    write_csv(ratings.workspace.root / "what.csv", {"book": ["b1"]})
+    with pytest.raises(TidemillError, match="missing columns: 'reader'"):
+        intake.open_file(ratings.workspace.root / "what.csv", intake.Wanted(spec))
+
+
+@pytest.mark.parametrize(
+    ("block", "columns", "said"),
+    [
+        (RATED | {"user": "reeder"}, {}, "(?s)no column 'reeder'.*did you mean 'reader'"),
+        (RATED | {"item": "reader"}, {}, "column 'reader' has two roles"),
+        (RATED | {"item": "stars"}, {}, "column 'stars' has two roles"),
+        (RATED, {"stars": ["good", "bad"] * 450}, "target 'stars' holds no numbers"),
+        (RATED, {"book": [""] * 900}, "no value in column 'book'"),
+    ],
+)
+def test_ratings_that_are_none(tmp_path: Path, block: dict[str, str], columns: Columns, said: str) -> None:
+    with pytest.raises(TidemillError, match=said):
+        Project(tmp_path, stars() | columns, **block).promised()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("user: reader", "user: redder", "got 'redder', expected an input of kind category; no column of that name"),
+        ("item: book", "item: stars", "got 'stars', expected an input of kind category; its role is target"),
+        ("item: book", "item: reader", "got 'reader' for both, expected another column than the user's"),
+        ("item: book", "item: shelf", "params.yaml says that 'book' is rated by 'reader', .* says shelf by reader"),
+        ("repeats:", "repeat:", "repeat"),
+    ],
+)
+def test_what_is_said_of_ratings_must_agree(tmp_path: Path, old: str, new: str, said: str) -> None:
+    made = Project(tmp_path, stars(), **RATED)
+    made.promised()
+    made.edit(old, new)
+    with pytest.raises(ParamsError, match=said):
+        made.promised()

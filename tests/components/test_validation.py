@@ -18,7 +18,7 @@ import pytest
 from components import validation
 from components.contract import Data
 from components.errors import DataError, ValidationFailed
-from components.expectations import ColumnRule, Duplicates, Expectations
+from components.expectations import ColumnRule, Duplicates, Expectations, Ratings
 from components.validation import Failure, Validation, raise_for_failures, validate
 
 Splits = dict[str, pa.Table]
@@ -393,6 +393,43 @@ def test_elements_outside_a_space_are_counted(environment, observation, action, 
 
 
 # ── what is said, and where ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_ratings_of_nobody_twice_or_off_the_scale(tmp_path):
+    draw = np.random.default_rng(1)
+    pairs = draw.permutation(12 * 20)[:200]
+    whole = {
+        "row": np.arange(200),
+        "reader": [f"r{p // 20}" for p in pairs],
+        "book": [f"b{p % 20}" for p in pairs],
+        "stars": draw.integers(1, 6, 200).astype(float),
+    }
+    stated = Expectations(
+        columns={
+            "row": ColumnRule(role="id", kind="number"),
+            "reader": ColumnRule(kind="category"),
+            "book": ColumnRule(kind="category"),
+            "stars": ColumnRule(role="target", kind="number", min=1, max=5),
+        },
+        ratings=Ratings(user="reader", item="book", cold_users=0.03, cold_items=0.03),
+    )
+    splits = cut(pa.table(whole))
+    assert validate(Data(stated.spec("books", "regression"), splits), stated, tmp_path / "sound").passed
+
+    for row, like in ((5, 3), (125, 7), (190, 185)):  # within train, from train to val, within test
+        whole["reader"][row], whole["book"][row] = whole["reader"][like], whole["book"][like]
+    whole["reader"][130:132] = ["nobody", "no one"]
+    whole["book"][170] = "unread"  # one row of 40 is within the bound
+    whole["stars"][9] = 11.0
+    splits = cut(pa.table(whole))
+    failed = validate(Data(stated.spec("books", "regression"), splits), stated, tmp_path / "bad").failures
+    told = {(f.column, f.rule): (f.count, f.rows, f.split) for f in failed}
+    assert told == {
+        ("stars", "range"): (1, (9,), "train"),
+        ("book", "pairs within a split"): (2, (5,), "train"),
+        ("book", "pairs across splits"): (1, (125,), "val"),
+        ("reader", "cold start"): (2, (130, 131), "val"),
+    }
 
 
 def test_the_message_names_eight_failures_counts_the_rest_and_shows_the_way_out(tmp_path):
