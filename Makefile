@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run up plan repro check test faults schema clean
+.PHONY: help setup run up plan repro check test faults benchmark schema clean
 
 help:  ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
 setup: .venv/.installed  ## make .venv from the lock (skipped when nothing changed)
 
@@ -19,8 +19,7 @@ setup: .venv/.installed  ## make .venv from the lock (skipped when nothing chang
 	@touch $@
 
 run: setup  ## run the starter pipelines
-	@tidemill data fetch
-	@tidemill run --all
+	@tidemill run --tag starter
 
 up: setup  ## Prefect server, MLflow pages and scheduler, until Ctrl-C
 	@tidemill up
@@ -41,6 +40,17 @@ test: setup  ## every test
 
 faults: setup  ## each fault at 20 random moments, and what was lost (an hour or two)
 	@python -m tests.faults
+
+benchmark: setup .venv-benchmark/.installed  ## every pipeline beside its rivals, several seeds each (hours)
+	@tidemill run --all
+	@.venv-benchmark/bin/python -m benchmarks.families
+
+# Rivals are no part of Tidemill: they live in an environment of their own, beside the same versions of everything else.
+.venv-benchmark/.installed: requirements.lock benchmarks/requirements.txt
+	test -x .venv-benchmark/bin/python || $(PYTHON) -m venv .venv-benchmark
+	.venv-benchmark/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar on \
+		-r requirements.lock -r benchmarks/requirements.txt
+	@touch $@
 
 schema: setup  ## JSON Schema of params.yaml, for editors
 	@tidemill schema

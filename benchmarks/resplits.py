@@ -18,12 +18,12 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.quality import plain, project
-from components import datasets, metrics, plan
+from benchmarks.families import data_of, resolved
+from benchmarks.rows.starters import plain
+from components import metrics
 from components.contract import Data, State
 from components.plan import Resolved
 from components.tuning.configurations import Sampler, defaults
-from components.workspace import Workspace
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 
@@ -83,18 +83,17 @@ def main() -> int:
     given = parser.parse_args()
     if given.splits < 2:
         parser.error("a mean with an error needs two splits or more")
-    workspace = Workspace.find()
-    resolved = plan.resolve(project(workspace), given.pipeline)
-    data = datasets.load(workspace, resolved.block.dataset, resolved.expectations, resolved.spec.task)
+    pipeline = resolved(given.pipeline)
+    data, family = data_of(pipeline), pipeline.block.family
     found: dict[str, list[float]] = {}
     for seed in range(given.splits):
         resplit = split(data, seed)
-        reached = {resolved.block.family: family_accuracy(resolved, resplit), **regression_accuracies(resplit)}
+        reached = {family: family_accuracy(pipeline, resplit), **regression_accuracies(resplit)}
         for name, value in reached.items():
             found.setdefault(name, []).append(value)
         print(f"{seed + 1}/{given.splits}", "  ".join(f"{value:.4f}" for value in reached.values()), file=sys.stderr)
-    ours = np.array(found[resolved.block.family])
-    print(f"test accuracy, mean of {given.splits} splits of {given.pipeline}; difference to {resolved.block.family}")
+    ours = np.array(found[family])
+    print(f"test accuracy, mean of {given.splits} splits of {given.pipeline}; difference to {family}")
     for name, values in found.items():
         apart = ours - np.array(values)
         error = apart.std(ddof=1) / len(apart) ** 0.5

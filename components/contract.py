@@ -25,7 +25,7 @@ Codes: TypeAlias = NDArray[np.float32]  # what a net makes of samples: B × D
 Outcomes: TypeAlias = Mapping[str, NDArray[Any]]  # what came of samples or episodes: the first axis of each array
 Learning: TypeAlias = Literal["supervised", "unsupervised", "reinforcement"]
 Task: TypeAlias = Literal["classification", "regression", "anomaly", "control"]
-Kind: TypeAlias = Literal["number", "category", "date", "tensor"]
+Kind: TypeAlias = Literal["number", "category", "date", "tensor", "text"]
 
 SPLITS = ("train", "val", "test")
 SPLIT, ROW = "split", "row"  # the split's column; the name that a row's number goes by where there is no id
@@ -37,7 +37,8 @@ SPLIT, ROW = "split", "row"  # the split's column; the name that a row's number 
 @dataclass(frozen=True)
 class Column:
     """One input column. A tensor column has the numpy name of its element type and its shape per row; the `dtype`
-    of a date column is how its text is written, as strptime knows it, where that is not ISO 8601.
+    of a date column is how its text is written, as strptime knows it, where that is not ISO 8601. `longest`: characters
+    that a text to be scored may have at most; then it must have one at least. 0: any text will do, and none.
 
     `parts`: the columns of numbers that a tensor is read from where a file does not hold it as one. As many as it has
     elements: those of a wide table, in the order of the elements. As many as it has channels (the first side of its
@@ -49,6 +50,7 @@ class Column:
     dtype: str = ""
     shape: tuple[int, ...] = ()
     parts: tuple[str, ...] = ()
+    longest: int = 0
 
     @classmethod
     def from_json(cls, value: Json) -> Column:
@@ -82,7 +84,12 @@ class Spec:
     environment: str | None = None
 
     def to_json(self) -> Json:
-        return dataclasses.asdict(self)
+        made = dataclasses.asdict(self)
+        for column in made["columns"]:
+            for later in ("longest", "parts"):  # as it was before there were these: run keys stay, older code reads it
+                if not column[later]:
+                    del column[later]
+        return made
 
     @classmethod
     def from_json(cls, value: Json) -> Spec:
@@ -194,11 +201,13 @@ class Family(Protocol[Net]):
 
     learning     how it learns
     tasks        the tasks it can do, the preferred one first
+    kinds        the kinds of input columns that it can take: data with others is refused before anything starts
     Settings     a frozen dataclass of every setting with its default; `Hyper` holds some of its fields
     """
 
     learning: ClassVar[Learning]
     tasks: ClassVar[tuple[Task, ...]]
+    kinds: ClassVar[tuple[Kind, ...]]
     Settings: ClassVar[type[Any]]
 
     def objective(self, spec: Spec) -> Objective: ...

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .contract import Column, Spec, Task
 
+LONGEST = 1_000_000  # characters of a text, where nothing is promised of its length
 Role = Literal["input", "target", "id", "ignored"]
 
 
@@ -22,7 +23,11 @@ class Block(BaseModel):
 class ColumnRule(Block):
     """`missing` is the highest share of missing values allowed. `min` and `max` bound numbers (and every
     element of a tensor), or dates as ISO text. `values` are all allowed values as text, sorted; for a
-    classification target they are its classes. `dtype`, `shape` and `parts` are as in contract.Column."""
+    classification target they are its classes. `dtype`, `shape` and `parts` are as in contract.Column.
+
+    Of a text that is learnt from: `longest` is the most characters that it may have; `damaged`, `foreign` and `unknown`
+    are the highest shares of a split's texts that were decoded wrongly, of its texts mostly in a script that the
+    training rows do not use, and of its words that the training rows do not hold."""
 
     role: Role = "input"
     kind: Literal["number", "category", "date", "text", "tensor"]
@@ -33,13 +38,19 @@ class ColumnRule(Block):
     dtype: str = ""
     shape: tuple[int, ...] = ()
     parts: tuple[str, ...] = ()
+    longest: int | None = Field(default=None, ge=1)
+    damaged: float = Field(default=0.0, ge=0, le=1)
+    foreign: float = Field(default=0.0, ge=0, le=1)
+    unknown: float = Field(default=1.0, ge=0, le=1)
 
 
 class Duplicates(Block):
-    """Highest share of rows allowed to repeat another row's inputs and target: within a split, and across splits."""
+    """Highest share of rows allowed to repeat another row's inputs and target: within a split, and across splits; and,
+    `near`, across splits once their texts are without case, signs and spaces."""
 
     within: float = Field(default=0.0, ge=0, le=1)
     across: float = Field(default=0.0, ge=0, le=1)
+    near: float = Field(default=0.0, ge=0, le=1)
 
 
 class Expectations(Block):
@@ -58,9 +69,16 @@ class Expectations(Block):
     def spec(self, dataset: str, task: Task) -> Spec:
         """What a family may know of the data."""
         columns = tuple(
-            Column(name, rule.kind, rule.dtype, rule.shape, rule.parts)
+            Column(
+                name,
+                rule.kind,
+                rule.dtype,
+                rule.shape,
+                longest=(rule.longest or LONGEST) if rule.kind == "text" else 0,
+                parts=rule.parts,
+            )
             for name, rule in self.columns.items()
-            if rule.role == "input" and rule.kind != "text"
+            if rule.role == "input"
         )
         target = self.column("target")
         classes = (self.columns[target].values or []) if target and task != "regression" else []

@@ -18,18 +18,34 @@ SMALLEST = 1e-7
 
 
 def classification(split: str, probability_NK: Floats, truth_N: Ints) -> Metrics:
-    """split/accuracy and split/loss (log loss, natural logarithm); for two classes split/auroc of the second.
+    """split/accuracy, split/loss (log loss, natural logarithm), split/macro_f1 and split/weighted_f1; for two classes
+    split/auroc of the second.
 
     A figure that the rows do not define (AUROC with one class only) is left out.
     """
     chosen = probability_NK[np.arange(len(truth_N)), truth_N].astype(np.float64)
+    macro, weighted = f1(probability_NK.argmax(1), truth_N, probability_NK.shape[1])
     metrics = {
         f"{split}/accuracy": float(np.mean(probability_NK.argmax(1) == truth_N)),
         f"{split}/loss": float(-np.log(np.clip(chosen, SMALLEST, 1)).mean()),
+        f"{split}/macro_f1": macro,
+        f"{split}/weighted_f1": weighted,
     }
     if probability_NK.shape[1] == 2 and 0 < truth_N.sum() < len(truth_N):
         metrics[f"{split}/auroc"] = auroc(probability_NK[:, 1], truth_N == 1)
     return metrics
+
+
+def f1(predicted_N: Ints, truth_N: Ints, classes: int) -> tuple[float, float]:
+    """(mean over the classes, mean weighted by the classes' rows) of the harmonic mean of precision and recall.
+
+    A class that neither the truth nor a prediction names is left out of the mean, as in scikit-learn.
+    """
+    hits_K = np.bincount(truth_N[predicted_N == truth_N], minlength=classes)
+    rows_K = np.bincount(truth_N, minlength=classes)
+    named_K = rows_K + np.bincount(predicted_N, minlength=classes)
+    f1_K = 2 * hits_K / np.maximum(named_K, 1)
+    return float(f1_K[named_K > 0].mean()), float(np.average(f1_K, weights=rows_K))
 
 
 def class_shares(split: str, train_N: Ints, truth_N: Ints, classes: int) -> Metrics:

@@ -29,13 +29,15 @@ class Block(BaseModel):
 
 
 class DatasetBlock(Block):
-    """A table of your own (`table` and `target`), or a built-in or imported dataset (`source`)."""
+    """A table of your own (`table` and `target`, `text` to learn from free text), or a built-in or imported dataset
+    (`source`)."""
 
     source: str | None = Field(
         None, description="Built-in dataset, or package.module of your own. Default: the block's name."
     )
     table: str | None = Field(None, description="Path of a csv or Parquet file, or of a folder of them.")
     target: str | None = Field(None, description="The column to predict.")
+    text: str | None = Field(None, description="The column of free text to learn from; then it is the only input.")
     id: str | None = Field(None, description="The column that names a row. Default: inferred.")
     ignore: list[str] = Field([], description="Columns that are kept but never learnt from.")
     series: str | None = Field(
@@ -215,6 +217,8 @@ def _cross_checks(params: Params) -> Iterator[tuple[tuple[Any, ...], str]]:
         at = ("datasets", name)
         if block.table and block.source:
             yield (*at, "source"), "got table and source, expected one of them"
+        if block.text and not block.table:
+            yield (*at, "text"), "got a text without a table, expected both"
         if block.series is not None and not block.table:
             yield (*at, "series"), "got a pattern without a table, expected `table: PATH` beside it"
         if block.series == "files" and block.id:

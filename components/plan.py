@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import datasets, families, partitions, receipts, versioning
-from .closure import code_hash
+from .closure import code_hash, outside
 from .contract import Family, Json, Spec, Task
 from .errors import ParamsError, hidden
 from .expectations import Expectations
@@ -79,6 +79,7 @@ def resolve(project: Project, name: str) -> Resolved:
     family = families.family(block.family)
     expectations = datasets.expectations(project.workspace, block.dataset, project.params.datasets[block.dataset])
     spec = expectations.spec(block.dataset, _task(name, block, family, expectations))
+    _check_kinds(name, block, family, spec)
     return Resolved(project, name, block, family, expectations, spec)
 
 
@@ -94,6 +95,24 @@ def _task(name: str, block: Pipeline, family: Family[Any], expectations: Expecta
             fix="choose another family, or give the dataset a target",
         )
     return task
+
+
+def _check_kinds(name: str, block: Pipeline, family: Family[Any], spec: Spec) -> None:
+    """A family from elsewhere that does not say what it takes is asked for nothing."""
+    kinds = getattr(family, "kinds", None)
+    wrong = [f"{c.name} ({c.kind})" for c in spec.columns if kinds is not None and c.kind not in kinds]
+    if not wrong:
+        return
+    needed = {c.kind for c in spec.columns}
+    fitting = [n for n in families.FAMILIES if needed <= set(getattr(families.family(n), "kinds", ()))]
+    raise ParamsError(
+        f"family {block.family!r} learns from columns of kind {', '.join(kinds or ())}; "
+        f"dataset {block.dataset!r} has {', '.join(wrong[:10])}",
+        where=f"params.yaml pipelines.{name}",
+        fix=f"choose {' or '.join(fitting)}, or ignore the columns"
+        if fitting
+        else "ignore the columns, or choose others",
+    )
 
 
 # ── inputs ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,13 +136,18 @@ def settled(resolved: Resolved, stage: Stage) -> dict[str, Json]:
             "resources": block.resources.model_dump(mode="json"),
             "seed": resolved.project.params.seed,
             "code": code_hash([*model_code, "components.profile", "components.tuning"]),
-            "versions": {name: importlib.metadata.version(name) for name in ("numpy", "safetensors", "torch")},
+            "versions": {name: importlib.metadata.version(name) for name in _computing(family)},
         }
     if stage == "register":
         uri = hidden(resolved.workspace.tracking_uri)  # it is recorded, and a new password makes no new registry
         registry = uri if "://" in uri and not uri.startswith("sqlite") else "embedded"
         return {"gate": block.gate.model_dump(mode="json"), "registry": registry}
     return {"scoring": block.scoring.model_dump(mode="json"), "code": code_hash(["components.scoring"])}
+
+
+def _computing(family: str) -> list[str]:
+    """The packages whose version may change what is learnt."""
+    return ["numpy", "safetensors", "torch", *sorted(outside([family.partition(":")[0]]) & {"tokenizers"})]
 
 
 def inputs(resolved: Resolved, stage: Stage, before: Mapping[Stage, Receipt]) -> dict[str, Json]:

@@ -1,9 +1,11 @@
 """What a model's training inputs were like, kept beside its weights, and counting other rows in the same bins.
 
 A profile looks at plain features of rows: numbers and dates (in days) as they are, categories as text, of a tensor its
-summary (smallest and largest element, mean, deviation, how many are no number) and, where there are tensors, elements
-of its code, which is what the net itself makes of a row. Each feature has bins and how many training rows fell into
-each. The last bin holds missing values; a category's last but one, values that are rare or were never seen.
+summary (smallest and largest element, mean, deviation, how many are no number), of a text another (characters, words,
+share of characters that are not ASCII, share of words that are rare or unseen in the training rows) and, where there
+are tensors or texts, elements of a row's code, which is what the net itself makes of a row. Each feature has bins and
+how many training rows fell into each. The last bin holds missing values; a category's last but one, values that are
+rare or were never seen.
 
 Legend: N rows, F features, D elements of a code.
 """
@@ -19,13 +21,14 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from . import tables, tensors
+from . import letters, tables, tensors
 from .contract import Codes, Column, Json, Spec
 
 FORMAT = 1
 BINS = 10  # of a number: about as many training rows in each
 SPIKE = 0.05  # a value that so large a share of the rows has gets a bin of its own
 CATEGORIES, RARE = 50, 0.01  # most values with a bin of their own; a rarer one has none
+WORDS = 5_000  # of a text column: the commonest, seen twice at least; any other is unknown
 ELEMENTS = 32  # of a code: those that vary most over the training rows
 # Rows that a profile is made from, and rows of a file that are compared with it, at most: evenly spread over all.
 PROFILED, PROFILED_CODES = 100_000, 5_000
@@ -33,6 +36,7 @@ COMPARED, COMPARED_CODES = 20_000, 2_000
 _PIECE_ROWS = 1024  # go through the net at once
 
 Values: TypeAlias = NDArray[np.float64] | pa.Array  # numbers, NaN where missing; or text
+Words: TypeAlias = Mapping[str, frozenset[str]]  # text column → the words that are known
 Counts: TypeAlias = dict[str, list[int]]  # feature → rows in each bin
 
 
@@ -57,9 +61,13 @@ def measure(model: Encoder, train: pa.Table) -> Json:
 def _measured(model: Encoder, train: pa.Table) -> Json:
     spec = model.spec
     rows = _inputs(train.take(_spread(train.num_rows, PROFILED)), spec)
-    features = {name: _bins(values) | {"of": of} for name, of, values in _plain(spec, rows)}
+    words = {c.name: _common_words(rows.column(c.name)) for c in spec.columns if c.kind == "text"}
+    known = {name: frozenset(common) for name, common in words.items()}
+    features = {name: _bins(values) | {"of": of} for name, of, values in _plain(spec, rows, known)}
     profile: dict[str, Json] = {"format": FORMAT, "rows": rows.num_rows, "features": features, "codes": []}
-    if _has_tensors(spec) and rows.num_rows:
+    if words:
+        profile["words"] = words
+    if _is_coded(spec) and rows.num_rows:
         codes_ND = _codes(model, rows.take(pa.array(_spread(rows.num_rows, PROFILED_CODES))))
         varied = np.argsort(-codes_ND.std(axis=0, dtype=np.float64), kind="stable")[:ELEMENTS]
         profile["codes"] = sorted(varied.tolist())
@@ -74,6 +82,7 @@ class Tally:
 
     def __init__(self, model: Encoder, profile: Json) -> None:
         self._model, self._profile = model, profile
+        self._words = {name: frozenset(common) for name, common in profile.get("words", {}).items()}
         self._features, self._coded = _Spread(COMPARED), _Spread(COMPARED_CODES)
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -81,7 +90,8 @@ class Tally:
         spec, features = self._model.spec, self._profile["features"]
         taken = self._features.choose(batch.num_rows)
         if len(taken):
-            found = [bin_of(features[name], values) for name, _, values in _plain(spec, _taken(batch, taken))]
+            plain = _plain(spec, _taken(batch, taken), self._words)
+            found = [bin_of(features[name], values) for name, _, values in plain]
             self._features.hold(np.stack(found, axis=1) if found else np.zeros((len(taken), 0), np.uint8))
         taken = self._coded.choose(batch.num_rows) if self._profile["codes"] else taken[:0]
         if len(taken):
@@ -138,24 +148,27 @@ class _Spread:
 # ── features ────────────────────────────────────────────────────────────────────────────────────────────
 
 _SUMMARY = (".min", ".max", ".nan", ".mean", ".std")
+_TEXT_SUMMARY = (".characters", ".words", ".non_ascii", ".unknown")
 
 
 def _named(spec: Spec) -> Iterator[tuple[str, str, Column]]:
     """(feature, what it is of, column) without codes."""
     for column in spec.columns:
-        if column.kind == "tensor":
-            yield from ((column.name + key, "summary", column) for key in _SUMMARY)
+        if column.kind in ("tensor", "text"):
+            keys = _SUMMARY if column.kind == "tensor" else _TEXT_SUMMARY
+            yield from ((column.name + key, "summary", column) for key in keys)
         else:
             yield column.name, "column", column
 
 
-def _plain(spec: Spec, rows: pa.RecordBatch) -> Iterator[tuple[str, str, Values]]:
+def _plain(spec: Spec, rows: pa.RecordBatch, words: Words) -> Iterator[tuple[str, str, Values]]:
     """The features of rows, without codes, in the order of `_named`."""
     summaries: dict[str, Mapping[str, Values]] = {}
     for name, of, column in _named(spec):
         if of == "summary":
             if column.name not in summaries:
-                summaries[column.name] = _summary(rows.column(column.name))
+                values, known = rows.column(column.name), words.get(column.name)
+                summaries[column.name] = _summary(values) if known is None else _text_summary(values, known)
             yield name, of, summaries[column.name][name.removeprefix(column.name)]
         elif column.kind == "category":
             yield name, of, tables.text(rows, name)
@@ -174,6 +187,18 @@ def _summary(column: pa.Array) -> dict[str, Values]:
     return {key: np.concatenate([p[key] for p in parts] or [np.zeros(0)]).astype(np.float64) for key in _SUMMARY}
 
 
+def _text_summary(column: pa.Array, known: frozenset[str]) -> dict[str, Values]:
+    texts = column.to_pylist()
+    told = letters.told(texts, ()) | {"unknown": letters.unknown_each(texts, known)}
+    return {key: told[key.removeprefix(".")] for key in _TEXT_SUMMARY}
+
+
+def _common_words(column: pa.Array) -> list[str]:
+    """Sorted. A word seen once is as good as unseen: so the share of unknown words is alike in rows of another day."""
+    counts = sorted((-count, word) for word, count in letters.words(column.to_pylist()).items() if count > 1)
+    return sorted(word for _, word in counts[:WORDS])
+
+
 def _codes(model: Encoder, rows: pa.RecordBatch) -> Codes:
     pieces = [rows.slice(start, _PIECE_ROWS) for start in range(0, rows.num_rows, _PIECE_ROWS)]
     return np.concatenate([model.encode(piece) for piece in pieces])
@@ -188,8 +213,8 @@ def _element(at: int) -> str:
     return f"codes[{at}]"
 
 
-def _has_tensors(spec: Spec) -> bool:
-    return any(column.kind == "tensor" for column in spec.columns)
+def _is_coded(spec: Spec) -> bool:
+    return any(column.kind in ("tensor", "text") for column in spec.columns)
 
 
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────

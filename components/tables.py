@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from .contract import Column, Json
+from .contract import Column, Json, Spec
 from .errors import BadInput, DataError
 
 Rows: TypeAlias = pa.Table | pa.RecordBatch
@@ -115,6 +115,17 @@ def labels(rows: Rows, target: str, classes: Sequence[str]) -> NDArray[np.int64]
         )
     numbered: NDArray[np.int64] = found.to_numpy().astype(np.int64)
     return numbered
+
+
+def truth(spec: Spec, rows: Rows, split: str) -> NDArray[Any]:
+    """The target of a split's rows: class numbers, or numbers as float64. Raises DataError if one is missing."""
+    assert spec.target is not None  # a supervised task has one
+    if spec.classes:
+        return labels(rows, spec.target, spec.classes)
+    truth_N = numbers(rows, spec.target).astype(np.float64)
+    if not np.isfinite(truth_N).all():
+        raise DataError(f"target {spec.target!r} has rows without a finite number", where=f"{spec.dataset}, {split}")
+    return truth_N
 
 
 def class_columns(classes: Sequence[str]) -> pa.Schema:

@@ -6,6 +6,9 @@ own (two optimisers, an environment) write their own `fit` from the same pieces:
 
 Going on from a State is exact, bit for bit, on the same kind of device and number of threads: generators are
 seeded anew for every epoch from (seed, epoch), so there is no generator's state to keep.
+
+A batch that does not fit the device's memory is learnt in two halves, from then on and for good: gradients are added
+up, so the step is the same but for its last bits. It is said in the log and by the metric train/micro_batches.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from .contract import MODEL, Epoch, Hyper, Json, Metrics, Objective, State
@@ -197,6 +202,8 @@ class Lesson:
     average    decay of a running average of the weights, which is then what is evaluated and served; 0: none
                (Polyak & Juditsky 1992). It does for a constant learning rate what annealing does, without a horizon.
     schedule   factor on the learning rate, from the number of epochs done (a fraction inside an epoch)
+    batches    the row numbers of each batch of an epoch, every row once, drawn from the epoch's generator; None: at
+               random, batch_rows in each. For rows of many lengths: texts.buckets
     whole      a lesson of its own, on train and val rows, learnt epoch by epoch beside this one. Its net is served,
                from the epoch of its own lowest training loss. So val, honest as ever, chooses settings, and neither
                a row is lost to it nor the epoch left to a handful of rows
@@ -213,6 +220,7 @@ class Lesson:
     clip: float = 0.0
     average: float = 0.0
     schedule: Callable[[float], float] = constant
+    batches: Callable[[np.random.Generator], Sequence[NDArray[np.int64]]] | None = None
     whole: Lesson | None = None
 
 
@@ -224,6 +232,7 @@ class _Progress:
     scaler: torch.amp.GradScaler
     epoch: int = 0
     steps: int = 0
+    micro_batches: int = 1  # that a batch is learnt in
     best: float = float("nan")
     best_tensors: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     fitted: Json = None
@@ -242,6 +251,8 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
             progress.whole.loss = _learn_epoch(lesson.whole, progress.whole, seeded(seed, progress.epoch))
         progress.served.eval()
         metrics = {"train/loss": loss, **lesson.evaluate(progress.served)}
+        if progress.micro_batches > 1:
+            metrics["train/micro_batches"] = float(progress.micro_batches)
         _keep_best(lesson, progress, metrics)
         yield Epoch(progress.epoch, metrics, _keeper(lesson, progress))
 
@@ -254,6 +265,7 @@ def _begin(lesson: Lesson, state: State | None) -> _Progress:
         unpack(state, _parts(lesson, progress))
         kept = state.scalars["progress"]
         progress.epoch, progress.steps, progress.best = kept["epoch"], kept["steps"], float(kept["best"])
+        progress.micro_batches = kept.get("micro_batches", 1)
         if progress.whole:
             progress.whole.steps = kept["whole_steps"]
         progress.best_tensors = {k: v.clone() for k, v in state.served().tensors.items()}
@@ -267,29 +279,65 @@ def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Gener
     lesson.net.train()
     where = _device_of(lesson.net)
     base = [group.setdefault("base_lr", group["lr"]) for group in lesson.optimizer.param_groups]
-    batches = np.array_split(generator.permutation(lesson.rows), max(1, round(lesson.rows / lesson.batch_rows)))
+    batches = lesson.batches(generator) if lesson.batches else at_random(lesson.rows, lesson.batch_rows, generator)
     total = torch.zeros((), dtype=torch.float64 if where.type != "mps" else torch.float32, device=where)
     for done, rows in enumerate(batches):
         factor = lesson.schedule(progress.epoch - 1 + done / len(batches))
         for group, lr in zip(lesson.optimizer.param_groups, base, strict=True):
             group["lr"] = lr * factor
-        total += _step(lesson, progress.scaler, torch.from_numpy(rows).to(where)) * len(rows)
+        total += _step(lesson, progress, torch.from_numpy(rows).to(where)) * len(rows)
         progress.steps += 1
         _average(lesson, progress)
     return float(total) / lesson.rows
 
 
-def _step(lesson: Lesson, scaler: torch.amp.GradScaler, rows_B: torch.Tensor) -> torch.Tensor:
-    lesson.optimizer.zero_grad(set_to_none=True)
-    with autocast(rows_B.device):
-        loss = lesson.loss(rows_B)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+def at_random(rows: int, batch_rows: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Every row once, about `batch_rows` in each batch."""
+    return np.array_split(generator.permutation(rows), max(1, round(rows / batch_rows)))
+
+
+def _step(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Tensor:
+    loss = _gradients(lesson, progress, rows_B)
+    if loss is None:
+        progress.micro_batches = 2
+        logging.getLogger("tidemill").warning(
+            "out of memory with a batch of %d rows: each batch is learnt in two halves from here on", len(rows_B)
+        )
+        if rows_B.is_cuda:
+            torch.cuda.empty_cache()
+        loss = _gradients(lesson, progress, rows_B)
+        assert loss is not None  # a half that does not fit raises
+    scaler = progress.scaler
     if lesson.clip:
         scaler.unscale_(lesson.optimizer)
         nn.utils.clip_grad_norm_(lesson.net.parameters(), lesson.clip)
     scaler.step(lesson.optimizer)
     scaler.update()
-    return loss.detach()
+    return loss
+
+
+def _gradients(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Tensor | None:
+    """The mean loss of a batch, with its gradients in place; None if a whole batch is too large for the memory.
+
+    Raises torch.OutOfMemoryError if half a batch is.
+    """
+    lesson.optimizer.zero_grad(set_to_none=True)
+    parts = [rows_B] if progress.micro_batches == 1 else [part for part in rows_B.tensor_split(2) if len(part)]
+    total = None
+    try:
+        for part in parts:
+            with autocast(rows_B.device):
+                loss = lesson.loss(part)
+            share = len(part) / len(rows_B)
+            loss = loss * share if len(parts) > 1 else loss
+            progress.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() if total is None else total + loss.detach()
+    except torch.OutOfMemoryError as error:
+        if progress.micro_batches > 1 or len(rows_B) == 1:
+            error.add_note(f"half of a batch of {len(rows_B)} rows does not fit either: give settings a smaller batch")
+            raise
+        return None  # only here, with the traceback gone, is the memory that its frames hold free again
+    return total
 
 
 @torch.no_grad()
@@ -330,8 +378,11 @@ def _keeper(lesson: Lesson, progress: _Progress) -> Callable[[], State]:
         if progress.epoch != number:
             raise RuntimeError(f"the state of epoch {number} is gone: ask for it before the next epoch")
         # As text: JSON has no NaN.
-        kept = {"epoch": progress.epoch, "steps": progress.steps, "best": repr(progress.best)}
-        kept |= {"whole_steps": progress.whole.steps} if progress.whole else {}
+        kept: dict[str, Json] = {"epoch": progress.epoch, "steps": progress.steps, "best": repr(progress.best)}
+        if progress.micro_batches > 1:
+            kept["micro_batches"] = progress.micro_batches
+        if progress.whole:
+            kept["whole_steps"] = progress.whole.steps
         state = pack(_parts(lesson, progress), {"progress": kept, "model": progress.fitted})
         best = {name: tensor.clone() for name, tensor in progress.best_tensors.items()}
         return State({**state.tensors, **best}, state.scalars)

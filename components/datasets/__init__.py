@@ -28,6 +28,7 @@ BUILT_IN = {
     "gunpoint": "components.datasets.gunpoint",
     "arrowhead": "components.datasets.arrowhead",
     "italy-power": "components.datasets.italy_power",
+    "movie-sentiment": "components.datasets.movie_sentiment",
 }
 
 

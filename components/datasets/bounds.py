@@ -6,6 +6,9 @@ numbers    as far again beyond the smallest and the largest value as these are a
            side with a long tail; but not below 0 if the smallest value is 0, or a fifth of their distance
 dates      as far again, but a year at least before the first and ten years after the last
 missing    1.5 times the training rows' share, and 0.05, and three standard errors in the smallest split
+texts      the longest as a number is bounded; damaged, foreign and missing texts, and unknown words: 1.5 times the
+           training rows' share, and 0.05; what the words of one half of the training rows do not know of the other's
+           stands for unknown words
 values     all values are listed if each was seen OFTEN; otherwise any value may come
 """
 
@@ -17,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .. import letters
 from ..expectations import ColumnRule
 from .inference import OFTEN, Found, present
 
@@ -37,6 +41,8 @@ def rule(found: Found, train: pa.ChunkedArray, smallest: int) -> ColumnRule:
     update: dict[str, object] = {}
     if found.role == "input" and found.kind != "tensor":
         update["missing"] = _missing(1 - len(values) / len(train), len(train), smallest)
+    if found.role == "input" and found.kind == "text":
+        update |= _text_bounds(values)
     if found.role != "id" and found.kind in ("number", "tensor"):
         update["min"], update["max"] = _number_bounds(_elements(values))
     if found.kind == "date":
@@ -51,6 +57,24 @@ def _missing(share: float, rows: int, smallest: int) -> float:
     likely = min(max(share, 1 / rows), 0.5)
     error = math.sqrt(likely * (1 - likely) / max(smallest, 1))
     return min(1.0, math.ceil((1.5 * share + 0.05 + 3 * error) * 100) / 100)
+
+
+def _text_bounds(values: pa.ChunkedArray) -> dict[str, object]:
+    texts = values.to_pylist()
+    told = letters.told(texts, letters.scripts(texts))
+    _, longest = _number_bounds(told["characters"].astype(np.float64))
+    half = len(texts) // 2
+    unknown = letters.unknown(texts[:half], letters.words(texts[half:]))
+    return {
+        "longest": int(longest or 1),
+        "damaged": _roomy(float(told["damaged"].mean()) if texts else 0.0),
+        "foreign": _roomy(float(told["foreign"].mean()) if texts else 0.0),
+        "unknown": _roomy(unknown),
+    }
+
+
+def _roomy(share: float) -> float:
+    return min(1.0, math.ceil((1.5 * share + 0.05) * 100) / 100)
 
 
 def _elements(values: pa.ChunkedArray) -> np.ndarray:

@@ -6,8 +6,8 @@ number     numbers that are nothing of the following
 category   true and false; whole numbers with at most CODES values, each seen OFTEN; whole numbers named like an id;
            text with few values
 date       dates and times in ISO 8601 or one of FORMS
-text       any other text: kept, never learnt from
-ignored    a column with one value, ids beside the first, numbers of rows that pandas wrote
+text       a column that params.yaml names as `text`; it is then the only input
+ignored    any other text; a column with one value, ids beside the first, numbers of rows that pandas wrote
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _NUMERIC = r"^\s*[-+]?\d[\d.,]*([eE][-+]?\d+)?\s*$"
 
 @dataclass(frozen=True)
 class Found:
-    """What a column is. `kind` None is text that is not learnt from. `dtype` is a date's form, or a tensor's element
-    type. `remark` is for whoever reads the expectations."""
+    """What a column is. `kind` None is text that nobody asked for, and not learnt from. `dtype` is a date's form, or a
+    tensor's element type. `remark` is for whoever reads the expectations."""
 
     kind: Kind | None
     role: Role = "input"
@@ -113,6 +113,14 @@ def target(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
             fix="name a column of numbers or classes",
         )
     return replace(reading, role="target", kind="category")
+
+
+def text(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
+    """The column of text to learn from. Raises DataError if it is something else."""
+    if not columns.is_text(column.type) or reading.kind is not None:
+        what = f"a {reading.kind}" if reading.kind else str(column.type)
+        raise DataError(f"the text column is {what}", where=where, fix="name a column of free text")
+    return replace(reading, kind="text", role="input")
 
 
 def is_row_number(name: str) -> bool:
@@ -203,14 +211,15 @@ def _whole_numbers(name: str, values: pa.ChunkedArray, distinct: int, reading: F
 
 def _text(values: pa.ChunkedArray, distinct: int, reading: Found) -> Found:
     few = distinct < len(values) and (distinct <= FEW or (distinct <= MANY and distinct <= len(values) / 4))
+    role: Role = "input" if few else "ignored"
     if not columns.is_text(values.type):
-        return replace(reading, kind="category" if few else None)
+        return replace(reading, kind="category" if few else None, role=role)
     numeric = pc.match_substring_regex(values, _NUMERIC)
-    remark = "" if few else "free text: kept, never learnt from"
+    remark = "" if few else "free text: kept, not learnt from; to learn from it alone: `text: COLUMN` in params.yaml"
     if pc.mean(numeric.cast(pa.int8())).as_py() >= 0.9:
         odd = values.filter(pc.invert(numeric))
         remark = f"nearly all are numbers, but not {odd[0].as_py()!r}" if len(odd) else "numbers, written as text"
-    return replace(reading, kind="category" if few else None, remark=remark)
+    return replace(reading, kind="category" if few else None, role=role, remark=remark)
 
 
 def _distinct(values: pa.ChunkedArray) -> int:

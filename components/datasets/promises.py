@@ -24,15 +24,18 @@ What {name} promises: inferred once from its training rows, then yours to edit. 
 delete it to have it inferred anew. After a change: tidemill data fetch {name}
 
 role     input (default), target, id (names the row) or ignored (kept, never learnt from)
-kind     number, category, date, text (kept, never learnt from) or tensor
+kind     number, category, date, text (free text; an input of it is for families that learn from text) or tensor
 missing  highest share of missing values in a split (default 0)
 min max  bounds of a number or a date; without them any will do
 values   all values that may come, as text; without them any will do. Those of a target are its classes:
          a target of kind number without values is for regression
+longest  most characters of a text; damaged, foreign, unknown: highest shares of texts decoded wrongly, of texts mostly
+         in a script that the training rows do not use, and of words that they do not hold
 dtype    of a date: how it is written where that is not ISO 8601, such as "%d/%m/%Y"
 parts    of a tensor: the columns that it is put together from, in the order of its elements; or, where each file is
          one series, a column for each channel
-duplicates   highest share of rows that repeat inputs and target of another: within a split, and across splits
+duplicates   highest share of rows that repeat inputs and target of another: within a split, and across splits;
+             near: across splits, once texts are without case, signs and spaces
 class_share  lowest share of training rows that the rarest class may have
 leakage      highest score on held-out rows that one column alone may reach in predicting the target
 """
@@ -104,7 +107,7 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield ("columns", name, "role"), f"got a second {role}, expected one; {named[0]!r} is the first"
     if read.column("target") is None:
         yield ("columns",), "got no target, expected a column with `role: target`"
-    if not any(rule.role == "input" and rule.kind != "text" for rule in read.columns.values()):
+    if not any(rule.role == "input" for rule in read.columns.values()):
         yield ("columns",), "got no input, expected a column to learn from"
     for name, rule in read.columns.items():
         at = ("columns", name)
@@ -120,6 +123,8 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
             yield (*at, "values"), f"got {rule.values!r}, expected two classes at least"
         if rule.kind == "tensor" and not (rule.dtype and rule.shape):
             yield (*at, "kind"), "got a tensor without dtype and shape, expected both"
+        if rule.longest is not None and rule.kind != "text":
+            yield (*at, "longest"), f"got a length for a {rule.kind}, expected one of a text"
         if rule.parts and len(rule.parts) not in (math.prod(rule.shape), *rule.shape[:1]):
             expected = f"one for each of {math.prod(rule.shape)} elements, or for each channel"
             yield (*at, "parts"), f"got {len(rule.parts)} parts for shape {list(rule.shape)}, expected {expected}"

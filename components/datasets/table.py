@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .. import letters
 from ..contract import SPLIT, SPLITS, Column, Json
 from ..errors import DataError, ParamsError
 from ..expectations import Duplicates, Expectations
@@ -61,7 +62,12 @@ def find(workspace: Workspace, name: str, block: DatasetBlock) -> sources.Source
     if not block.target:
         raise ParamsError("got no target, expected the column to predict", where=where, fix="add `target: COLUMN`")
     source = sources.find(path)
-    for key, wanted in (("target", [block.target]), ("id", [block.id]), ("ignore", block.ignore)):
+    for key, wanted in (
+        ("target", [block.target]),
+        ("text", [block.text]),
+        ("id", [block.id]),
+        ("ignore", block.ignore),
+    ):
         for column in wanted:
             if column is None or (column in source.names and column != SPLIT):
                 continue
@@ -86,7 +92,13 @@ def build(source: sources.Source, stated: Expectations) -> pa.Table:
     Raises DataError if a column is missing or holds a value of another kind, or the target says nothing.
     """
     found = {
-        name: Found(None if rule.kind == "text" else rule.kind, rule.role, rule.dtype, rule.shape, parts=rule.parts)
+        name: Found(
+            None if rule.kind == "text" and rule.role != "input" else rule.kind,
+            rule.role,
+            rule.dtype,
+            rule.shape,
+            parts=rule.parts,
+        )
         for name, rule in stated.columns.items()
     }
     table = _typed(source, found)
@@ -132,7 +144,8 @@ def infer(source: sources.Source, block: DatasetBlock) -> tuple[Expectations, di
 
 def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
     wanted = {column: "ignored" for column in block.ignore if column in stated.columns}
-    wanted |= {column: role for column, role in ((block.target, "target"), (block.id, "id")) if column}
+    named = ((block.target, "target"), (block.id, "id"), (block.text, "input"))
+    wanted |= {column: role for column, role in named if column}
     if block.series:
         wanted |= {series.SERIES: "input", str(series.target(block)): "target"}
     for column, role in wanted.items():
@@ -146,10 +159,13 @@ def _check_roles(name: str, block: DatasetBlock, stated: Expectations) -> None:
 
 
 def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], block: DatasetBlock) -> dict[str, Found]:
-    """The columns whose role does not depend on the split: ignored, id and target."""
+    """The columns whose role does not depend on the split: ignored, id, target, and a text to learn from with which
+    all others are ignored."""
     target = str(series.target(block))
     fixed = {name: replace(readings[name], role="ignored") for name in block.ignore if name in readings}
-    id = block.id or inference.find_id(raw, readings, {target, *block.ignore})
+    if block.text:
+        fixed[block.text] = inference.text(raw[block.text], readings[block.text], f"{source.path} {block.text}")
+    id = block.id or inference.find_id(raw, readings, {target, str(block.text), *block.ignore})
     if id:
         repeated = raw.num_rows - pc.count_distinct(raw[id]).as_py()
         if repeated or raw[id].null_count:
@@ -162,6 +178,9 @@ def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], bl
         fixed[id] = Found(None, "id")
     _check_complete(source, raw[target], target)
     fixed[target] = inference.target(raw[target], readings[target], f"{source.path} {target}")
+    if block.text:
+        why = f"not learnt from, since params.yaml names the text {block.text!r}"
+        fixed |= {n: replace(r, role="ignored", remark=why) for n, r in readings.items() if n not in fixed}
     return fixed
 
 
@@ -219,7 +238,11 @@ def _target(found: dict[str, Found]) -> str:
 def _content(table: pa.Table, found: dict[str, Found]) -> splits.Hashes:
     """One hash a row of what is learnt from: inputs and target."""
     learnt = [name for name, kind in found.items() if kind.role in ("input", "target") and kind.kind]
-    return splits.row_hashes(table.select(learnt))
+    table = table.select(learnt)
+    for at, name in enumerate(learnt):
+        if found[name].kind == "text":  # texts that differ in case, signs and spaces alone fall into one split
+            table = table.set_column(at, name, pa.array(letters.bare(table[name].to_pylist()), pa.string()))
+    return splits.row_hashes(table)
 
 
 def _split(source: sources.Source, table: pa.Table, found: dict[str, Found]) -> pa.Array:
@@ -270,4 +293,5 @@ def _duplicates(table: pa.Table, train: pa.Table, found: dict[str, Found]) -> Du
     """Half as many again as among the training rows, and 0.05; across splits none, unless rows repeat by nature."""
     within = splits.repeats(_content(train, found))
     coarse = splits.repeats(_content(table, found)) > COARSE
-    return Duplicates(within=min(1.0, math.ceil((1.5 * within + 0.05) * 100) / 100), across=1.0 if coarse else 0.0)
+    share = 1.0 if coarse else 0.0
+    return Duplicates(within=min(1.0, math.ceil((1.5 * within + 0.05) * 100) / 100), across=share, near=share)

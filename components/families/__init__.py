@@ -14,6 +14,7 @@ FAMILIES = {
     "cnn": "components.families.cnn:Cnn",
     "cnn1d": "components.families.cnn1d:Cnn1d",
     "autoencoder": "components.families.autoencoder:Autoencoder",
+    "rnn": "components.families.rnn:Rnn",
     "dqn": "components.families.dqn:Dqn",
 }
 

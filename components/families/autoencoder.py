@@ -31,6 +31,7 @@ from ..contract import (
     Domain,
     Epoch,
     Hyper,
+    Kind,
     Learning,
     Metrics,
     Objective,
@@ -137,6 +138,7 @@ def _layer(weights: nn.Module, norm: nn.Module) -> tuple[nn.Module, ...]:
 class Autoencoder:
     learning: ClassVar[Learning] = "unsupervised"
     tasks: ClassVar[tuple[Task, ...]] = ("anomaly",)
+    kinds: ClassVar[tuple[Kind, ...]] = ("tensor",)
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:  # noqa: ARG002

@@ -30,6 +30,7 @@ from ..contract import (
     Domain,
     Epoch,
     Hyper,
+    Kind,
     Learning,
     Metrics,
     Objective,
@@ -110,6 +111,7 @@ def _placed(net: Net) -> Net:
 class Cnn:
     learning: ClassVar[Learning] = "supervised"
     tasks: ClassVar[tuple[Task, ...]] = ("classification",)
+    kinds: ClassVar[tuple[Kind, ...]] = ("tensor",)
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:  # noqa: ARG002

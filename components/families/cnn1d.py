@@ -35,6 +35,7 @@ from ..contract import (
     Domain,
     Epoch,
     Hyper,
+    Kind,
     Learning,
     Metrics,
     Objective,
@@ -135,6 +136,7 @@ def _convolution(before: int, after: int, kernel: int) -> list[nn.Module]:
 class Cnn1d:
     learning: ClassVar[Learning] = "supervised"
     tasks: ClassVar[tuple[Task, ...]] = ("classification",)
+    kinds: ClassVar[tuple[Kind, ...]] = ("tensor",)
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:  # noqa: ARG002

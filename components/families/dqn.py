@@ -37,6 +37,7 @@ from ..contract import (
     Domain,
     Epoch,
     Hyper,
+    Kind,
     Learning,
     Metrics,
     Objective,
@@ -228,6 +229,7 @@ class Learner:
 class Dqn:
     learning: ClassVar[Learning] = "reinforcement"
     tasks: ClassVar[tuple[Task, ...]] = ("control",)
+    kinds: ClassVar[tuple[Kind, ...]] = ("tensor",)
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:  # noqa: ARG002

@@ -31,6 +31,7 @@ from ..contract import (
     Domain,
     Epoch,
     Hyper,
+    Kind,
     Learning,
     Metrics,
     Objective,
@@ -40,8 +41,7 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..errors import DataError
-from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, labels, numbers
+from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, truth
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
 
 SCORING_ROWS = 8192  # rows that go through the net at once: their activations stay in the cache
@@ -112,6 +112,7 @@ class Net(nn.Module):
 class Mlp:
     learning: ClassVar[Learning] = "supervised"
     tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
+    kinds: ClassVar[tuple[Kind, ...]] = ("number", "category", "date", "tensor")
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:
@@ -146,7 +147,7 @@ class Mlp:
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         rows = data.splits[split]
-        return _outcomes(_predict(net, *_inputs(net, rows)), _truth(data.spec, rows, split))
+        return _outcomes(_predict(net, *_inputs(net, rows)), truth(data.spec, rows, split))
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
         if spec.classes:
@@ -155,7 +156,7 @@ class Mlp:
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows, or their mean target."""
-        train_N, truth_N = (_truth(data.spec, data.splits[name], name) for name in ("train", split))
+        train_N, truth_N = (truth(data.spec, data.splits[name], name) for name in ("train", split))
         if data.spec.classes:
             return metrics.class_shares(split, train_N, truth_N, len(data.spec.classes))
         return metrics.mean_target(split, train_N, truth_N)
@@ -181,12 +182,12 @@ class Mlp:
 def _lesson(learner: Mlp, data: Data, rows: pa.Table, settings: Settings) -> Lesson:
     """A new net that learns from these rows."""
     spec = data.spec
-    encoder, truth_N = fit_encoder(rows, spec.columns), _truth(spec, rows, "train")
+    encoder, truth_N = fit_encoder(rows, spec.columns), truth(spec, rows, "train")
     target = (0.0, 1.0) if spec.classes else (float(truth_N.mean()), float(truth_N.std()) or 1.0)
     net = Net(spec, encoder, target, settings).to(device())
     x_NF, c_NC = _inputs(net, rows)
     y_N = torch.from_numpy(truth_N if spec.classes else (truth_N - target[0]) / target[1]).to(x_NF.device)
-    val, val_truth_N = _inputs(net, data.splits["val"]), _truth(spec, data.splits["val"], "val")
+    val, val_truth_N = _inputs(net, data.splits["val"]), truth(spec, data.splits["val"], "val")
 
     def loss(rows_B: torch.Tensor) -> torch.Tensor:
         x_BE, y_B = net.embed(x_NF[rows_B], c_NC[rows_B]), y_N[rows_B]
@@ -213,17 +214,6 @@ def _lesson(learner: Mlp, data: Data, rows: pa.Table, settings: Settings) -> Les
 def _batch_rows(rows: int) -> int:
     """About fifty steps an epoch on a middling table, within what learns well and what runs fast."""
     return int(2 ** np.clip(round(np.log2(max(rows, 1) / 50)), 5, 10))
-
-
-def _truth(spec: Spec, rows: pa.Table, split: str) -> NDArray[Any]:
-    """Class numbers, or the target as float64."""
-    assert spec.target is not None  # a supervised task has one
-    if spec.classes:
-        return labels(rows, spec.target, spec.classes)
-    truth_N = numbers(rows, spec.target).astype(np.float64)
-    if not np.isfinite(truth_N).all():
-        raise DataError(f"target {spec.target!r} has rows without a finite number", where=f"{spec.dataset}, {split}")
-    return truth_N
 
 
 def _inputs(net: Net, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:

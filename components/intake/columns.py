@@ -1,6 +1,6 @@
 """A column that somebody gives for scoring: whether it can be what the model's spec wants, and making it so.
 
-Numbers reach the model as float64 or float32, categories as text, dates as timestamp[us], tensors as
+Numbers reach the model as float64 or float32, categories and texts as text, dates as timestamp[us], tensors as
 `pa.fixed_shape_tensor` of the spec's element type and shape. A tensor that a file holds in parts (`Column.parts`) is
 put together first, as a list of what the parts hold; it has no gaps.
 """
@@ -44,6 +44,8 @@ def is_text(kind: pa.DataType) -> bool:
 def _has_kind(column: Column, given: pa.DataType) -> bool:
     if column.kind == "date":
         return bool(pa.types.is_date(given) or pa.types.is_timestamp(given))
+    if column.kind == "text":
+        return False
     number = pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_boolean(given)
     return bool(number or pa.types.is_decimal(given))
 
@@ -65,6 +67,8 @@ def _may_be_tensor(column: Column, given: pa.DataType) -> bool:
 def _expected(column: Column) -> str:
     if column.kind == "tensor":
         return f"{column.dtype} tensors of shape {'×'.join(map(str, column.shape))}"
+    if column.kind == "text" and column.longest:
+        return f"a text of 1 to {column.longest:,} characters"
     return f"a {column.kind}"
 
 
@@ -130,7 +134,7 @@ def fit(array: pa.Array, column: Column, file: Path, first_row: int) -> pa.Array
 
 
 def unfit(file: Path, column: Column, row: int, got: object) -> BadInput:
-    whole = column.kind == "tensor" or (column.kind == "number" and column.dtype)  # or a part of a tensor
+    whole = column.kind in ("tensor", "text") or (column.kind == "number" and column.dtype)  # or a part of a tensor
     return BadInput(
         f"column {column.name!r}, row {row}: {reason(column, got)}",
         where=str(file),
@@ -140,6 +144,8 @@ def unfit(file: Path, column: Column, row: int, got: object) -> BadInput:
 
 
 def reason(column: Column, got: object) -> str:
+    if column.kind == "text" and isinstance(got, str) and column.longest and len(got.strip()) > column.longest:
+        return f"got {len(got.strip()):,} characters, {shown(got)}, expected {_expected(column)}"
     if column.parts and isinstance(got, list):
         return _flaw(column, got)
     return f"got {shown(got)}, expected {_expected(column)}"
@@ -155,6 +161,8 @@ def all_unfit(array: pa.Array, column: Column) -> list[int]:
     array = _decoded(array)
     if not is_text(array.type):
         return _unfit_among(array, column)
+    if column.kind == "text":  # hardly one is there twice, and an empty one may be at fault
+        return pc.indices_nonzero(_unfit_texts(_spelt(array), column)).to_pylist()  # type: ignore[no-any-return]
     coded = pc.dictionary_encode(array.cast(pa.string()))
     bad = pa.array(_unfit_among(coded.dictionary, column), pa.int32())
     indices: list[int] = pc.indices_nonzero(pc.is_in(coded.indices, bad, skip_nulls=True)).to_pylist()
@@ -201,6 +209,8 @@ def cast(array: pa.Array, column: Column) -> pa.Array:
     array = _decoded(array)
     if column.kind == "number":
         return _numbers(array)
+    if column.kind == "text":
+        return _texts(array, column)
     return _dates(array, column.dtype) if column.kind == "date" else _categories(array)
 
 
@@ -223,6 +233,22 @@ def _numbers(array: pa.Array) -> pa.Array:
     if is_text(array.type):
         return _spelt(array).cast(pa.float64())
     return array.cast(pa.float64(), safe=False)  # whole numbers beyond 2⁵³ are rounded
+
+
+def _texts(array: pa.Array, column: Column) -> pa.Array:
+    if not (is_text(array.type) or pa.types.is_null(array.type)):
+        raise pa.ArrowInvalid("no text")
+    texts = _spelt(array)
+    if pc.any(_unfit_texts(texts, column)).as_py():
+        raise pa.ArrowInvalid("no text, or one that is too long")
+    return texts
+
+
+def _unfit_texts(texts: pa.Array, column: Column) -> pa.Array:
+    """Whether each text is missing or too long for a column that is to be scored."""
+    if not column.longest:
+        return pa.array(np.zeros(len(texts), bool))
+    return pc.fill_null(pc.greater(pc.utf8_length(texts), column.longest), True)
 
 
 def _dates(array: pa.Array, form: str) -> pa.Array:

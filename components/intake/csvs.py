@@ -25,7 +25,7 @@ _HEADER_ROWS = 2  # Arrow calls the first row after the header row 2
 _WHOLE = r"^(0|-?[1-9]\d{0,17})$"
 # Dates are read as text: columns.fit knows more spellings of them than Arrow's csv reader.
 Odd: TypeAlias = Callable[[Any], str]  # told of each line with another number of values: "skip" or "error"
-_TYPES = {"number": pa.float64(), "category": pa.string(), "date": pa.string()}
+_TYPES = {"number": pa.float64(), "category": pa.string(), "date": pa.string(), "text": pa.string()}
 
 
 def header(file: Path) -> tuple[list[str], bool]:

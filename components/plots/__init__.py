@@ -24,7 +24,7 @@ from ..tables import labels
 from ..tensors import is_image, is_series
 from . import figures
 
-BATCH_ROWS, WORST, GROUPS = 8192, 24, 12
+BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
 Floats = NDArray[np.floating[Any]]
 
 
@@ -177,7 +177,7 @@ _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
 
 
 def _worst(folder: Path, seen: Seen, shown: Mapping[str, Sequence[Any] | Floats], captions: Sequence[str]) -> None:
-    """The test rows of the highest loss (or score): a table, and a grid if they are images or series."""
+    """The test rows of the highest loss (or score): a table, and a picture if they are images, series or texts."""
     order = np.argsort(-np.asarray(shown["loss"]), kind="stable")[:WORST]
     columns: dict[str, Any] = {"row": order}
     if seen.spec.id:
@@ -195,6 +195,12 @@ def _worst(folder: Path, seen: Seen, shown: Mapping[str, Sequence[Any] | Floats]
             grid(made, list(cells), [captions[i] for i in order], columns=6)
             figures.save(made, folder / "worst.png")
             return
+    text = next((c for c in seen.spec.columns if c.kind == "text"), None)
+    if text:
+        made = figures.figure(9.6, 9.6, f"{seen.title}: the {min(TEXTS, len(order))} test rows of the highest loss")
+        said = seen.rows[text.name].take(pa.array(order[:TEXTS])).to_pylist()
+        figures.texts(made, [t or "" for t in said], [captions[i] for i in order[:TEXTS]])
+        figures.save(made, folder / "worst.png")
 
 
 def _short(value: Any) -> Any:

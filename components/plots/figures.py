@@ -5,7 +5,9 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart (Okabe & 
 
 from __future__ import annotations
 
+import textwrap
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#B8B8B8", "#262626"
 DPI = 110
 NUMBERED = 12  # classes up to which a confusion matrix has its counts written in it
+COLUMNS, LINES = 105, 3  # characters of a line, and lines, in which a text is shown
 DRAWN = 4000  # points that a scatter plot holds at most
 _drawing = threading.Lock()  # matplotlib's fonts are not made for threads
 
@@ -34,7 +37,8 @@ def figure(width: float, height: float, title: str) -> Figure:
 
 def save(made: Figure, file: Path) -> Path:
     """As PNG, without the date and the software that would change its bytes."""
-    with _drawing:
+    with _drawing, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a text in a script that the font lacks is drawn as boxes
         made.savefig(file, dpi=DPI, metadata={"Software": None})
     return file
 
@@ -160,6 +164,21 @@ def pictures(made: Figure, images: Sequence[Floats], captions: Sequence[str], co
         axes.text(left + 0.5, top + 0.06, caption, ha="center", fontsize=8.5, color=INK)
     axes.set_xlim(-0.05, 1.1 * columns)
     axes.set_ylim(-1.3 * lines + 0.2, 0.3)
+
+
+def texts(made: Figure, said: Sequence[str], captions: Sequence[str]) -> None:
+    """One text below the other, each in LINES lines at most, under its caption."""
+    axes, step = made.add_subplot(), LINES + 1.6
+    axes.set_axis_off()
+    for index, (text, caption) in enumerate(zip(said, captions, strict=True)):
+        top = -step * index
+        plain = "".join(c if c.isprintable() else " " for c in text)
+        lines = textwrap.wrap(plain, COLUMNS, max_lines=LINES, placeholder=" …") or ["(nothing)"]
+        # Without mathematics: a $ in a text is a dollar.
+        axes.text(0, top, caption, fontsize=9, color=ORANGE, va="top", parse_math=False)
+        axes.text(0, top - 1.1, "\n".join(lines), fontsize=9, color=INK, va="top", parse_math=False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-step * max(len(said), 1), 0.5)
 
 
 def strips(made: Figure, series: Sequence[Floats], captions: Sequence[str], columns: int) -> None:

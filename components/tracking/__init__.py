@@ -276,5 +276,5 @@ def _column(column: Column) -> Json:
     if column.kind == "tensor":
         shape = "×".join(map(str, column.shape))
         return {"name": column.name, "type": f"{column.dtype} {shape}", "required": True}
-    types = {"number": "double", "category": "string", "date": "datetime"}
+    types = {"number": "double", "category": "string", "date": "datetime", "text": "string"}
     return {"name": column.name, "type": types[column.kind], "required": True}

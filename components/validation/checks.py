@@ -19,6 +19,7 @@ from great_expectations.expectations.metrics.metric_provider import metric_value
 from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 from numpy.typing import NDArray
 
+from .. import letters
 from ..contract import SPLIT, SPLITS
 from .leakage import giveaway
 from .summary import CONTENT
@@ -80,19 +81,51 @@ class ExpectColumnMissingShareToBeAtMost(RowShare):
 
 
 class ExpectRepeatedRowShareToBeAtMost(RowShare):
-    """Rows that repeat an earlier row of their own split; with `across`, a row of another split before theirs."""
+    """Rows that repeat an earlier row of their own split; with `across`, a row of another split before theirs. `of` is
+    the column that is the same for rows that are alike."""
 
     across: bool = False
-    success_keys: ClassVar[tuple[str, ...]] = ("share", "across")
+    of: str = CONTENT
+    success_keys: ClassVar[tuple[str, ...]] = ("share", "across", "of")
 
     def offending(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
-        within: NDArray[np.bool_] = rows.duplicated([SPLIT, CONTENT]).to_numpy()
+        within: NDArray[np.bool_] = rows.duplicated([SPLIT, self.of]).to_numpy()
         if not self.across:
             return within
         # Splits stand one after the other: a first row anywhere is the first of its split.
-        first_split = rows.groupby(CONTENT, sort=False)[SPLIT].transform("first")
+        first_split = rows.groupby(self.of, sort=False)[SPLIT].transform("first")
         across: NDArray[np.bool_] = (rows[SPLIT] != first_split).to_numpy()
         return across
+
+
+class ExpectTextShareToBeAtMost(RowShare):
+    """At most `share` of the texts of any split are marked (1) in a column of the summary."""
+
+    column: str
+    success_keys: ClassVar[tuple[str, ...]] = ("share", "column")
+
+    def offending(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        marked: NDArray[np.bool_] = (rows[self.column] == 1).to_numpy()
+        return marked
+
+
+class ExpectWordsToBeKnown(OverAllRows):
+    """At most `share` of the words of any split are not in the training rows."""
+
+    column: str
+    share: float
+    success_keys: ClassVar[tuple[str, ...]] = ("column", "share")
+
+    def judge(self, rows: pd.DataFrame) -> dict[str, Any]:
+        splits, texts = rows[SPLIT].to_numpy(), rows[self.column]
+        plain = {s: texts[splits == s].dropna().tolist() for s in SPLITS}
+        known = letters.words(plain[SPLITS[0]])
+        shares = {s: letters.unknown(plain[s], known) for s in SPLITS[1:]}
+        over = [s for s in SPLITS[1:] if shares[s] > self.share]
+        strange = np.isin(splits, over)
+        strange[strange] = letters.unknown_each(texts[strange].fillna("").tolist(), known) > self.share
+        observed = ", ".join(f"{percent(share)} of the words of {s}" for s, share in shares.items())
+        return {"success": not over, "result": {"observed_value": observed, **_named(rows, strange)}}
 
 
 class ExpectClassesToBeBalanced(OverAllRows):

@@ -28,9 +28,11 @@ from .checks import (
     ExpectEpisodesToKeepToOneSplit,
     ExpectRepeatedRowShareToBeAtMost,
     ExpectStepsToBeContiguous,
+    ExpectTextShareToBeAtMost,
+    ExpectWordsToBeKnown,
     percent,
 )
-from .summary import CONTENT, held
+from .summary import CONTENT, NEARLY, held
 
 Checks: TypeAlias = Iterator[Expectation]
 
@@ -56,6 +58,8 @@ def rules(rows: pd.DataFrame, expectations: Expectations) -> list[Expectation]:
             del sound[name]
     for name, rule in sound.items():
         checks += _tensor(name, rule) if rule.kind == "tensor" else _values(name, rule, rows)
+        if rule.kind == "text" and rule.role == "input" and rows[name].notna().any():
+            checks += _text(name, rule)
     if expectations.environment:  # whose frames may well be blank
         checks += _episodes(rows, sound)
     else:
@@ -145,6 +149,32 @@ def _tensor(name: str, rule: ColumnRule) -> Checks:
         yield _between(column, name, rule)
 
 
+def _text(name: str, rule: ColumnRule) -> Checks:
+    if rule.longest is not None:
+        yield gxe.ExpectColumnValuesToBeBetween(
+            column=f"{name}.characters",
+            min_value=1,
+            max_value=rule.longest,
+            meta=_meta(name, "characters", allowed=[1, rule.longest]),
+        )
+    for part, share, what in (
+        ("damaged", rule.damaged, "decoded wrongly (U+FFFD, control characters, mojibake)"),
+        ("foreign", rule.foreign, "mostly in a script that the training rows do not use"),
+    ):
+        yield ExpectTextShareToBeAtMost(
+            column=f"{name}.{part}",
+            share=share,
+            description=f"at most {percent(share)} of the texts of any split {what}",
+            meta=_meta(name, f"{part} text"),
+        )
+    yield ExpectWordsToBeKnown(
+        column=name,
+        share=rule.unknown,
+        description=f"at most {percent(rule.unknown)} of the words of any split not in the training rows",
+        meta=_meta(name, "unknown words"),
+    )
+
+
 def _none(column: str, name: str, rule: str, share: float = 0.0) -> Expectation:
     """`rule` says what is 0 in a sound row."""
     return gxe.ExpectColumnValuesToBeBetween(
@@ -179,6 +209,15 @@ def _samples(rows: pd.DataFrame, sound: dict[str, ColumnRule], expectations: Exp
                 description=f"at most {percent(share)} of the rows of any split repeating a row {other}",
                 meta=_meta(ROWS, "duplicates across splits" if across else "duplicates within a split"),
             )
+    if NEARLY in rows and whole:
+        share = expectations.duplicates.near
+        yield ExpectRepeatedRowShareToBeAtMost(
+            share=share,
+            across=True,
+            of=NEARLY,
+            description=f"at most {percent(share)} of the rows of any split nearly repeating a row of an earlier split",
+            meta=_meta(ROWS, "near-duplicates across splits"),
+        )
     if target in sound and rows[target].notna().any():
         yield from _leakage(target, sound, expectations)
 
@@ -205,7 +244,7 @@ def _variety(target: str, rule: ColumnRule, expectations: Expectations) -> Expec
 def _leakage(target: str, sound: dict[str, ColumnRule], expectations: Expectations) -> Checks:
     classes = sound[target].values is not None
     for name, rule in sound.items():
-        if rule.role != "input":
+        if rule.role != "input" or rule.kind == "text":  # a text is there once: it gives nothing away by itself
             continue
         for column in (f"{name}.min", f"{name}.max") if rule.kind == "tensor" else (name,):
             yield ExpectColumnNotToGiveAwayTheTarget(

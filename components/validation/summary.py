@@ -1,11 +1,12 @@
 """One row per sample: the plain table that validation looks at, whatever the samples are made of.
 
-Numbers, categories and dates stand as they are. A tensor cannot be read value by value, so it is described: NAME
-holds its content hash, and NAME.shape, NAME.dtype, NAME.min, NAME.max, NAME.nan (elements that are no number),
-NAME.constant (all elements are one value) say the rest. Tensors are read in blocks and never leave numpy.
+Numbers, categories and dates stand as they are. A tensor cannot be read value by value, so it is described: NAME holds
+its content hash, and NAME.shape, NAME.dtype, NAME.min, NAME.max, NAME.nan (elements that are no number), NAME.constant
+(all elements are one value) say the rest. Tensors are read in blocks and never leave numpy. A text that is learnt from
+stands as it is, and NAME.characters, NAME.damaged, NAME.foreign are what letters.py says of it.
 
 Beside the columns stand the split, the row (its id, or its number in its split) and its content (one hash of
-inputs and target).
+inputs and target); where there is text, also what nearly is its content: the same with bare texts.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .. import tables
+from .. import letters, tables
 from ..contract import SPLIT, SPLITS, Data
 from ..datasets import splits
 from ..expectations import ColumnRule, Expectations
 from ..intake.columns import is_text
 from ..tensors import blocks, extent
 
-ROW, CONTENT = "*row", "*content"  # no column of anybody's is called so
+ROW, CONTENT, NEARLY = "*row", "*content", "*nearly"  # no column of anybody's is called so
 
 
 def held(expectations: Expectations) -> dict[str, ColumnRule]:
     """The columns that are held to their rules: inputs, id and target; every column of recorded episodes."""
     every = expectations.environment is not None
     rules = expectations.columns.items()
-    return {n: r for n, r in rules if every or r.role in ("id", "target") or (r.role == "input" and r.kind != "text")}
+    return {n: r for n, r in rules if every or r.role in ("id", "target", "input")}
 
 
 def summarise(data: Data, expectations: Expectations) -> pd.DataFrame:
@@ -48,13 +49,23 @@ def summarise(data: Data, expectations: Expectations) -> pd.DataFrame:
         for name, rule in held(expectations).items()
         if present and all(name in table.schema.names for table in present.values())
     }
-    parts = [_part(table, split, rules) for split, table in present.items()]
+    known = {n: _scripts(present, n) for n, r in rules.items() if r.kind == "text" and r.role == "input"}
+    parts = [_part(table, split, rules, known) for split, table in present.items()]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({SPLIT: [], ROW: []})
 
 
-def _part(table: pa.Table, split: str, rules: Mapping[str, ColumnRule]) -> pd.DataFrame:
+def _scripts(present: Mapping[str, pa.Table], name: str) -> list[str]:
+    """In which the training texts are written."""
+    first = next(iter(present.values()))
+    return letters.scripts(first[name].to_pylist()) if is_text(first.schema.field(name).type) else []
+
+
+def _part(
+    table: pa.Table, split: str, rules: Mapping[str, ColumnRule], scripts: Mapping[str, list[str]]
+) -> pd.DataFrame:
     columns: dict[str, Any] = {SPLIT: pd.array([split] * table.num_rows, "str"), ROW: np.arange(table.num_rows)}
     content: dict[str, Any] = {}
+    bare: dict[str, Any] = {}
     for name, rule in rules.items():
         values = table.column(name)
         if rule.kind == "tensor":
@@ -63,12 +74,19 @@ def _part(table: pa.Table, split: str, rules: Mapping[str, ColumnRule]) -> pd.Da
             values = pa.array(described[""], pa.string())
         else:
             columns[name] = _plain(table, name, rule.kind)
+        if name in scripts and is_text(values.type):
+            texts = values.to_pylist()
+            told = letters.told(texts, scripts[name])
+            columns |= {f"{name}.{key}": told[key] for key in ("characters", "damaged", "foreign")}
+            bare[name] = pa.array(letters.bare(texts), pa.string())
         if rule.role == "id":
             columns[ROW] = columns[name]
         if rule.role in ("input", "target") and not pa.types.is_nested(values.type):
             content[name] = values
     if content:
         columns[CONTENT] = splits.row_hashes(pa.table(content))
+    if bare:
+        columns[NEARLY] = splits.row_hashes(pa.table(content | bare))
     return pd.DataFrame(columns)
 
 

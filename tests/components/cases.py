@@ -151,6 +151,30 @@ def images(task: Task, rows: int = 360) -> Data:
     return parted(spec, pa.table({"id": pa.array(np.arange(rows)), "image": column, "target": target}))
 
 
+def reviews(task: Task, rows: int = 360) -> Data:
+    """Short texts of many lengths: how good it is hangs on single words, and on whether "not" stands before them."""
+    draw = np.random.default_rng(8)
+    value = {"awful": -2, "dull": -1, "plain": 0, "nice": 1, "superb": 2}
+    filler = ["the", "film", "was", "a", "long", "story", "about", "people", "who", "talk", "and", "walk", "in", "town"]
+    texts, scores = [], []
+    for _ in range(rows):
+        score, words = 0.0, []
+        for word in draw.choice(list(value), draw.integers(1, 4)):
+            turned = draw.random() < 0.3
+            score += value[str(word)] * (-1 if turned else 1)
+            words += [*draw.choice(filler, draw.integers(0, 6)).tolist(), *(["not"] if turned else []), str(word)]
+        texts.append(" ".join(words).capitalize() + draw.choice([".", "!", ""]))
+        scores.append(score)
+    score_N = np.array(scores)
+    columns = {"id": pa.array(np.arange(rows)), "text": pa.array(texts)}
+    if task == "regression":
+        columns["target"], classes = pa.array(score_N * 10 + 50), ()
+    else:
+        columns["target"], classes = pa.array(np.where(score_N > 0, "good", "poor")), ("good", "poor")
+    spec = Spec("reviews", task, (Column("text", "text", longest=400),), "target", classes, "id")
+    return parted(spec, pa.table(columns))
+
+
 def waves(task: Task, rows: int = 240) -> Data:
     """Two channels of 24 noisy steps: a fast, a slow or a growing wave in the first, wherever it begins; the second
     says nothing."""

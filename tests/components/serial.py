@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from components import tuning
-from components.tuning import segments
+from components.tuning import execution, segments
 from components.tuning.course import Course
 
 
 def without_ray(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(tuning, "_run", _learn_all)
+    patch.setattr(execution, "run", _learn_all)
     patch.setattr(tuning, "session", lambda _: contextlib.nullcontext())
 
 
 def _learn_all(course: Course) -> None:
-    lesson = tuning._lesson(course, SimpleNamespace(joined=True), "components")  # type: ignore[arg-type]
+    lesson = execution.lesson(course, SimpleNamespace(joined=True), "components")  # type: ignore[arg-type]
     threads = torch.get_num_threads()  # a trial has its own, in a process of its own
     try:
         while (segment := course.next()) is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
+import io
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,9 +17,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from components import datasets, versioning
+from components import datasets, letters, versioning
 from components.contract import SPLITS, Data, Task
-from components.datasets import BUILT_IN, breast_cancer, cartpole, digits, packages, parquet, splits, ucr
+from components.datasets import (
+    BUILT_IN,
+    breast_cancer,
+    cartpole,
+    digits,
+    movie_sentiment,
+    packages,
+    parquet,
+    splits,
+    ucr,
+)
 from components.datasets.packages import Member
 from components.errors import DataError, ParamsError
 from components.params import DatasetBlock, Params
@@ -113,6 +126,24 @@ def test_breast_cancer_is_the_sample_that_its_row_says(workspace: Workspace) -> 
         {"values": "benign", "counts": 357},
     ]
     assert splits.counts(table["split"].combine_chunks()) == {"train": 343, "val": 113, "test": 113}
+
+
+def test_movie_sentiment_is_cut_and_split_as_the_paper_has_it(workspace: Workspace) -> None:
+    table = rows(workspace, "movie-sentiment")
+    content = packages.read(movie_sentiment.MEMBER, workspace.state / "packages", lambda _: None)
+    lines = {int(line.split("\t")[0]): line.split("\t")[1:] for line in content.decode().splitlines()}
+    assert len(table) == len(lines) == 10605
+    for row in table.to_pylist():
+        score, text = lines[row["id"]]
+        cut = float(score) / 4
+        assert row["text"] == text and row["sentiment"] == (
+            "positive" if cut >= 0.05 else "negative" if cut <= -0.05 else "neutral"
+        )
+    counts = splits.counts(table["split"].combine_chunks())
+    assert counts["test"] / 10605 == pytest.approx(0.5, abs=0.01)
+    assert counts["val"] / (counts["train"] + counts["val"]) == pytest.approx(0.1, abs=0.01)
+    bare = table.set_column(1, "text", pa.array(letters.bare(table["text"].to_pylist()))).to_pandas()
+    assert bare["text"].duplicated().any() and bare.groupby("text")["split"].nunique().max() == 1
 
 
 def test_cartpole_is_whole_episodes_each_in_one_split(workspace: Workspace) -> None:
@@ -301,6 +332,47 @@ def test_a_damaged_cache_is_not_believed(shelf: Path, tmp_path: Path) -> None:
     packages.read(member(), tmp_path / "cache", lambda _: None)
     next((tmp_path / "cache").iterdir()).write_bytes(b"1,2,4\n")
     assert packages.read(member(), tmp_path / "cache", lambda _: None) == CONTENT
+
+
+def tarred(files: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        for name, content in files.items():
+            told = tarfile.TarInfo(name)
+            told.size = len(content)
+            archive.addfile(told, io.BytesIO(content))
+    return made.getvalue()
+
+
+def sdist(shelf: Path, setup: str = "") -> Member:
+    """A source archive alone on the shelf, with rows in an archive of its own."""
+    setup = setup or "from setuptools import setup\nsetup(name='drift', version='1.0')\n"
+    inner = tarred({"deep/rows.csv": CONTENT})
+    files = {"setup.py": setup.encode(), "PKG-INFO": b"Metadata-Version: 2.1\nName: drift\nVersion: 1.0\n"}
+    archive = tarred({f"drift-1.0/{name}": content for name, content in {**files, "more/rows.tar.gz": inner}.items()})
+    (shelf / "drift-1.0.tar.gz").write_bytes(archive)
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    pinned = hashlib.sha256(archive).hexdigest()
+    return Member("drift", "1.0", "drift-1.0/more/rows.tar.gz", sha256, pinned, "deep/rows.csv")
+
+
+def test_a_file_in_an_archive_in_a_source_archive(shelf: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    wanted = sdist(shelf)
+    assert packages.read(wanted, tmp_path / "cache", said.append) == CONTENT
+    assert said == ["downloading drift==1.0", "downloaded drift-1.0.tar.gz, 0.0 MB"]
+    assert str(wanted).startswith("drift==1.0 drift-1.0/more/rows.tar.gz/deep/rows.csv sha256:")
+    absent = dataclasses.replace(wanted, inside="deep/other.csv")
+    with pytest.raises(DataError, match=r"no deep/other\.csv in drift-1\.0/more/rows\.tar\.gz"):
+        packages.read(absent, tmp_path / "other", said.append)
+
+
+def test_a_source_archive_that_is_not_the_pinned_one_never_runs(shelf: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    wanted = dataclasses.replace(sdist(shelf, f"open({str(ran)!r}, 'w')\n"), sdist="0" * 64)
+    with pytest.raises(DataError, match=r"pip cannot download drift==1\.0"):
+        packages.read(wanted, tmp_path / "cache", lambda _: None)
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize(

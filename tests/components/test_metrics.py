@@ -22,8 +22,16 @@ def test_classification_is_what_scikit_learn_says() -> None:
             "test/accuracy": theirs.accuracy_score(truth_N, probability_NK.argmax(1)),
             "test/loss": theirs.log_loss(truth_N, probability_NK),
             "test/auroc": theirs.roc_auc_score(truth_N, probability_NK[:, 1]),
+            "test/macro_f1": theirs.f1_score(truth_N, probability_NK.argmax(1), average="macro"),
+            "test/weighted_f1": theirs.f1_score(truth_N, probability_NK.argmax(1), average="weighted"),
         }
     )
+
+
+def test_f1_is_what_scikit_learn_says_with_classes_that_nobody_finds_or_has() -> None:
+    truth_N, predicted_N = DRAW.integers(0, 4, 200), DRAW.integers(1, 4, 200)  # 0 is never predicted, 4 nowhere
+    wanted = [theirs.f1_score(truth_N, predicted_N, average=a, zero_division=0) for a in ("macro", "weighted")]
+    assert metrics.f1(predicted_N, truth_N, 5) == pytest.approx(wanted)
 
 
 def test_ties_count_half() -> None:
@@ -39,7 +47,7 @@ def test_a_sure_mistake_costs_much_but_not_everything() -> None:
 
 def test_what_one_class_does_not_define_is_left_out() -> None:
     found = metrics.classification("test", np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]))
-    assert found.keys() == {"test/accuracy", "test/loss"}
+    assert found.keys() == {"test/accuracy", "test/loss", "test/macro_f1", "test/weighted_f1"}
     assert math.isnan(metrics.auroc(np.array([1.0, 2.0]), np.array([True, True])))
     assert "test/r2" not in metrics.regression("test", np.array([1.0, 2.0]), np.array([3.0, 3.0]))
 
@@ -69,6 +77,12 @@ def test_detection_is_what_scikit_learn_says_with_ties_too() -> None:
 
 def test_trivial_rivals_know_the_training_rows_alone() -> None:
     shares = metrics.class_shares("test", np.array([0, 0, 0, 1]), np.array([0, 1]), 2)
-    assert shares == {"test/accuracy": 0.5, "test/loss": pytest.approx(-math.log(0.75 * 0.25) / 2), "test/auroc": 0.5}
+    assert shares == {
+        "test/accuracy": 0.5,
+        "test/loss": pytest.approx(-math.log(0.75 * 0.25) / 2),
+        "test/auroc": 0.5,
+        "test/macro_f1": pytest.approx(1 / 3),
+        "test/weighted_f1": pytest.approx(1 / 3),
+    }
     mean = metrics.mean_target("test", np.array([1.0, 3.0]), np.array([2.0, 6.0]))
     assert mean["test/rmse"] == pytest.approx(math.sqrt(8)) and mean["test/mae"] == 2

@@ -62,6 +62,7 @@ def test_every_fault_is_said_at_once_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
+        ("  digits: {}", "  digits: {text: said}", "params.yaml:3 datasets.digits.text: got a text without a table"),
         ("family: cnn", "family: cn", "params.yaml:8 pipelines.digits.family: got 'cn'"),
         ("family: cnn", "family: no.such:Thing", "No module named 'no'"),
         ("family: cnn", "family: cnn\n    settings: {dropuot: 0.1}", "did you mean 'dropout'?"),

@@ -126,6 +126,21 @@ def test_outputs_that_are_gone_are_made_again(bench: Bench) -> None:
     assert found["register"] == "run: after train"
 
 
+@pytest.mark.parametrize("family", ["mlp", "cnn"])
+def test_a_family_that_takes_no_text_says_so_before_anything_runs(bench: Bench, family: str) -> None:
+    bench.promises = Expectations(columns={**EXPECTATIONS.columns, "x": ColumnRule(kind="text")})
+    said = rf"family '{family}' learns from columns of kind (.|\n)*'digits' has x \(text\)(.|\n)*choose (.*or )?rnn"
+    with pytest.raises(ParamsError, match=said):
+        bench.resolved(PARAMS.replace("family: mlp", f"family: {family}"))
+
+
+def test_the_tokenizers_version_is_part_of_what_a_text_model_is_made_from(bench: Bench) -> None:
+    assert "tokenizers" not in plan.inputs(bench.resolved(), "train", {})["versions"]
+    bench.promises = Expectations(columns={**EXPECTATIONS.columns, "x": ColumnRule(kind="text")})
+    text = plan.inputs(bench.resolved(PARAMS.replace("family: mlp", "family: rnn")), "train", {})
+    assert set(text["versions"]) == {"numpy", "safetensors", "tokenizers", "torch"}
+
+
 def test_a_family_that_cannot_serve_the_data(bench: Bench) -> None:
     with pytest.raises(
         ParamsError, match="family 'dqn' does control, dataset 'digits' offers classification or anomaly"

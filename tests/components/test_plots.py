@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,18 @@ def test_images_and_series_get_a_grid(tmp_path: Path, shape: tuple[int, ...]) ->
     files = plots.draw(tmp_path, *classifier(3, shape), trials(), OBJECTIVE)
     assert "worst.png" in {f.name for f in files} and "calibration.png" not in {f.name for f in files}
     assert looks_drawn(tmp_path / "worst.png")
+
+
+@pytest.mark.parametrize("said", ["a $5 film, ^ and _ and all: " * 30, "日本語", "\x00\n", None])
+def test_texts_are_shown_as_they_are(tmp_path: Path, said: str | None) -> None:
+    model, data = classifier(2)
+    texts = pa.array([f"text {i}" if i != 17 else said for i in range(ROWS)])
+    rows = {split: table.append_column("said", texts) for split, table in data.splits.items()}
+    data = Data(dataclasses.replace(data.spec, columns=(*data.spec.columns, Column("said", "text"))), rows)
+    plots.draw(tmp_path, model, data, trials(), OBJECTIVE)
+    assert looks_drawn(tmp_path / "worst.png")
+    head, first, second, *_ = read(tmp_path / "worst.csv")
+    assert (first[head.index("said")], second[head.index("said")]) == (said or "", "text 23")
 
 
 def test_series_with_gaps_and_of_one_value_are_drawn(tmp_path: Path) -> None:

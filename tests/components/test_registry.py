@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from components.tracking.store import open_store
 from components.workspace import Workspace
 
 from . import shelf
+from .cases import reviews
 from .shelf import OBJECTIVE, candidate
 
 ROOT = Path(__file__).parents[2]
@@ -251,6 +253,24 @@ def test_plain_mlflow_loads_the_champion_without_this_project(
     needed = {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()}
     assert needed == {"mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch"}
     assert not list(folder.rglob("*.pkl"))
+
+
+def test_a_text_model_names_the_tokenizers_and_scores_without_this_project(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    said = reviews("classification")
+    hyper = {"embedding": 8, "width": 4}
+    state = next(families.family("rnn").fit(said, hyper, 0, None)).state()
+    model.save(tmp_path / "model", families.import_path("rnn"), said.spec, hyper, state)
+    asking = replace(candidate(workspace, tmp_path / "model", said, "a"), baseline={"test/loss": 9.0})
+    assert registry.register(workspace, asking, said, OBJECTIVE, Gate()).decision.promoted
+    folder = registry.champion(workspace, "tides").folder
+    assert (
+        f"tokenizers=={importlib.metadata.version('tokenizers')}" in (folder / "requirements.txt").read_text().split()
+    )
+    answer, _ = away(workspace, said.splits["test"].to_pandas(), tmp_path)
+    ours = registry.load_champion(workspace, "tides").score(inputs(said)).to_pandas()
+    pd.testing.assert_frame_equal(answer.reset_index(drop=True), ours)
 
 
 OWN = '''

@@ -106,7 +106,7 @@ def test_kinds_and_roles_are_inferred(project: Project) -> None:
         "plan": ("input", "category"),
         "joined": ("input", "date"),
         "seen": ("input", "date"),
-        "note": ("input", "text"),
+        "note": ("ignored", "text"),
         "country": ("ignored", "text"),
         "zip": ("input", "category"),
         "active": ("input", "category"),
@@ -472,7 +472,7 @@ def test_the_file_says_how_to_edit_it_and_is_never_written_again(tmp_path: Path)
     project.promised()
     text = project.stated.read_text()
     assert text.startswith("# What mine promises") and "tidemill data fetch mine" in text
-    assert "always 'FR' in the training rows" in text and "free text: kept, never learnt from" in text
+    assert "always 'FR' in the training rows" in text and "free text: kept, not learnt from" in text
     project.stated.write_text("# mine now\n" + text)
     write_csv(project.file, customers(seed=3))
     project.promised()
@@ -484,7 +484,6 @@ def test_kinds_in_the_file_win(tmp_path: Path) -> None:
     assert project.build()["age"].type == pa.float64()
     rule = project.stated.read_text().partition("  age:\n")[2].partition("  income:")[0]
     project.edit(rule, "    kind: category\n")
-    project.edit("  note:\n    kind: text", "  note:\n    role: ignored\n    kind: text")
     data = project.load()
     assert data.splits["train"]["age"].type == pa.string()
     assert next(c.kind for c in data.spec.columns if c.name == "age") == "category"
@@ -495,7 +494,7 @@ FAULTS = [
     (
         "kind: number",
         "kind: numbr",
-        r"^expectations/mine\.yaml:19 columns\.age\.kind: got 'numbr', expected one of .*; did you mean 'number'\?",
+        r"^expectations/mine\.yaml:22 columns\.age\.kind: got 'numbr', expected one of .*; did you mean 'number'\?",
     ),
     ("    max: ", "    maks: ", r"columns\.age\.maks: got an unknown key; did you mean 'max'\?"),
     ("    missing: 0.", "    missing: 7.", r"columns\.age\.missing: got 7\.\d+, expected less than or equal to 1"),
@@ -503,7 +502,7 @@ FAULTS = [
     (
         "role: ignored",
         "role: target",
-        r"columns\.left\.role: got a second target, expected one; 'country' is the first",
+        r"columns\.left\.role: got a second target, expected one; 'note' is the first",
     ),
     ("values: [no, yes]", "values: [no]", r"columns\.left\.values: got \['no'\], expected two classes at least"),
     ("values: [no, yes]\n", "\n", r"columns\.left\.kind: got category without values, expected a target of kind"),
@@ -542,7 +541,7 @@ def test_params_and_file_must_agree(tmp_path: Path) -> None:
     project.promised()
     for block, says in (
         ({"target": "active"}, r"'active' is target, expectations/mine\.yaml says input"),
-        ({"target": "left", "id": "note"}, r"'note' is id, expectations/mine\.yaml says input"),
+        ({"target": "left", "id": "note"}, r"'note' is id, expectations/mine\.yaml says ignored"),
         ({"target": "left", "ignore": ["age"]}, r"'age' is ignored, expectations/mine\.yaml says input"),
     ):
         project.block = DatasetBlock(table="table.csv", **block)

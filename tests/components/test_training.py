@@ -234,3 +234,61 @@ def test_a_momentum_of_plain_descent_is_packed_too() -> None:
     net(torch.ones(3, 2)).sum().backward()
     optimizer.step()
     assert "sgd/0/momentum_buffer" in pack({"sgd": optimizer}).tensors
+
+
+# ── memory that runs out ────────────────────────────────────────────────────────────────────────────────
+
+
+def crowded(fits: int, **changes: Any) -> tuple[Lesson, list[int]]:
+    """A lesson on a device that holds so many rows at once, and the sizes of the batches that were tried. Without
+    dropout and batch norm, of which halves make something else."""
+    torch.manual_seed(7)
+    net, tried = nn.Linear(5, 2), list[int]()
+
+    def loss(rows_B: torch.Tensor) -> torch.Tensor:
+        tried.append(len(rows_B))
+        if len(rows_B) > fits:
+            raise torch.OutOfMemoryError("faked")
+        return nn.functional.cross_entropy(net(X_ND[rows_B]), Y_N[rows_B])
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    return lesson(net=net, optimizer=optimizer, loss=loss, batch_rows=24, **changes), tried
+
+
+def test_a_batch_that_does_not_fit_is_learnt_in_two_halves_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
+    (plain, _), (halved, tried) = crowded(24), crowded(12)
+    (one, state), (two, halved_state) = epochs(plain, 2)[-1], epochs(halved, 2)[-1]
+    assert tried == [24] + [12, 12] * 8, "the whole is tried once"
+    for name in state.tensors:
+        torch.testing.assert_close(halved_state.tensors[name], state.tensors[name])
+    assert two.metrics["train/loss"] == pytest.approx(one.metrics["train/loss"])
+    assert two.metrics["train/micro_batches"] == 2 and "train/micro_batches" not in one.metrics
+    assert [r.message for r in caplog.records] == [
+        "out of memory with a batch of 24 rows: each batch is learnt in two halves from here on"
+    ]
+
+
+def test_halves_are_still_halves_after_a_resume() -> None:
+    whole = epochs(crowded(12)[0], 4)
+    made, tried = crowded(12)
+    rest = epochs(made, 2, state=whole[1][1])
+    assert tried == [12, 12] * 8
+    assert all(same(a[1], b[1]) and a[0].metrics == b[0].metrics for a, b in zip(whole[2:], rest, strict=True))
+    assert "micro_batches" not in epochs(crowded(24)[0], 1)[0][1].scalars["progress"], "states are as they were"
+
+
+def test_half_a_batch_that_does_not_fit_ends_the_trial() -> None:
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        epochs(crowded(6)[0], 1)
+    assert raised.value.__notes__ == ["half of a batch of 24 rows does not fit either: give settings a smaller batch"]
+
+
+def test_batches_of_ones_own_are_resumed_bit_for_bit() -> None:
+    def batches(generator: Any) -> list[Any]:
+        order = generator.permutation(96)
+        return [order[:10], order[10:50], order[50:]]
+
+    whole = epochs(lesson(batches=batches), 4)
+    rest = epochs(lesson(batches=batches), 2, state=whole[1][1])
+    assert all(same(a[1], b[1]) for a, b in zip(whole[2:], rest, strict=True))
+    assert not same(whole[0][1], epochs(lesson(), 1)[0][1])

@@ -27,7 +27,7 @@ from components import checkpoints, tuning
 from components.contract import Metrics, State
 from components.errors import Busy, ParamsError, TrainingFailed
 from components.sweep import Trial
-from components.tuning import configurations, course
+from components.tuning import configurations, course, execution
 from components.tuning.archive import Archive
 from tests.families import toy
 
@@ -153,7 +153,7 @@ def test_two_sweeps_at_once_both_get_on_and_are_as_one_alone(whole: Whole, tmp_p
 
 
 def test_a_finished_sweep_is_told_again_without_ray(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning.tune, "run", lambda *_, **__: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(execution.tune, "run", lambda *_, **__: pytest.fail("Ray was asked"))
     told = Listener()
     assert tuning.sweep(request(str(whole.storage), **whole.settings), told) == whole.trials
     assert told.curves == whole.listener.curves
@@ -218,8 +218,8 @@ def test_failing_and_dying_configurations_stop_nobody_else(
 def test_last_words_are_the_reason(tmp_path: Path, text: str, says: str) -> None:
     """Without Ray: what Tune notes of a trial that it gave up."""
     (tmp_path / "error.txt").write_text(text)
-    assert says in tuning._last_words(SimpleNamespace(error_file=str(tmp_path / "error.txt")))
-    assert "did not say why" in tuning._last_words(SimpleNamespace(error_file=None))
+    assert says in execution.last_words(SimpleNamespace(error_file=str(tmp_path / "error.txt")))
+    assert "did not say why" in execution.last_words(SimpleNamespace(error_file=None))
 
 
 def test_an_error_common_to_all_is_told_in_a_few_lines(here: None, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_an_interrupt_ends_sweeps_in_other_threads_with_all_in_flight_checkpoint
 def test_sweeps_may_begin_in_the_same_moment(here: None) -> None:
     """Tune's registry of what can be learnt fails where two threads write to it."""
     with ThreadPoolExecutor(8) as pool:
-        names = [begun.result() for begun in [pool.submit(tuning._trainable, None) for _ in range(200)]]
+        names = [begun.result() for begun in [pool.submit(execution.trainable, None) for _ in range(200)]]
     assert len(set(names)) == 200
 
 

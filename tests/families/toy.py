@@ -51,6 +51,7 @@ class Settings:
 class Toy:
     learning = "supervised"
     tasks = ("regression",)
+    kinds = ("number", "tensor")
     Settings = Settings
 
     def objective(self, spec: Spec) -> Objective:

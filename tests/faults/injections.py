@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ import psutil
 
 from components.tuning import sessions
 
+from ..conftest import REPOSITORY
 from .world import UNDISTURBED, Run, World
 
 LEASE_S = "3"
@@ -86,24 +89,32 @@ def node_killed(world: World, name: str, draw: random.Random) -> float:
 
 def cluster_node_killed(world: World, name: str, draw: random.Random) -> float:
     """One of a cluster's two nodes, in the midst of a trial: the other goes on."""
-    from ray.cluster_utils import Cluster
-
-    with _environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64) as keys:
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        try:
-            node = cluster.add_node(num_cpus=1)
-            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-            run = world.start("run", name, RAY_ADDRESS=cluster.address, **keys)
-            while run.alive() and not any(LEARNER in child.name() for child in _children(raylet)):
-                time.sleep(0.02)
-            run.pause(draw.uniform(0.0, 2.0))
-            at = time.monotonic()
-            for child in [*_children(raylet), raylet]:
-                _kill(child)
-            assert run.wait() == 0, run.text
-        finally:
-            cluster.shutdown()
+    keys = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
+    with _cluster(keys) as (address, raylet):
+        run = world.start("run", name, RAY_ADDRESS=address, **keys)
+        while run.alive() and not any(LEARNER in child.name() for child in _children(raylet)):
+            time.sleep(0.02)
+        run.pause(draw.uniform(0.0, 2.0))
+        at = time.monotonic()
+        for child in [*_children(raylet), raylet]:
+            _kill(child)
+        assert run.wait() == 0, run.text
     return at
+
+
+@contextlib.contextmanager
+def _cluster(keys: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
+    """The address of a cluster of two nodes, and the raylet of the second."""
+    command = [sys.executable, "-m", "tests.faults.cluster"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | keys
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        try:
+            yield said["address"], psutil.Process(said["raylet"])
+        finally:
+            process.stdin.close()
 
 
 def scorer_killed(world: World, name: str, draw: random.Random) -> float:
@@ -359,20 +370,6 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[dict[str, str]]:
-    """This process's own environment with these, for what it starts."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield values
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _kill(process: psutil.Process) -> None:
