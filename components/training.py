@@ -205,7 +205,8 @@ class Lesson:
     batches    the row numbers of each batch of an epoch, every row once, drawn from the epoch's generator; None: at
                random, batch_rows in each. For rows of many lengths: texts.buckets
     whole      a lesson of its own, on train and val rows, learnt epoch by epoch beside this one. Its net is served,
-               from the epoch at which this one's did best on val: so val chooses, and no row is lost to it
+               from the epoch of its own lowest training loss. So val, honest as ever, chooses settings, and neither
+               a row is lost to it nor the epoch left to a handful of rows
     """
 
     net: nn.Module
@@ -236,6 +237,7 @@ class _Progress:
     best_tensors: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     fitted: Json = None
     whole: _Progress | None = None
+    loss: float = float("nan")  # of a whole's last epoch
 
 
 def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epoch]:
@@ -246,7 +248,7 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
         loss = _learn_epoch(lesson, progress, seeded(seed, progress.epoch))
         if lesson.whole and progress.whole:
             progress.whole.epoch = progress.epoch
-            _learn_epoch(lesson.whole, progress.whole, seeded(seed, progress.epoch))
+            progress.whole.loss = _learn_epoch(lesson.whole, progress.whole, seeded(seed, progress.epoch))
         progress.served.eval()
         metrics = {"train/loss": loss, **lesson.evaluate(progress.served)}
         if progress.micro_batches > 1:
@@ -358,7 +360,11 @@ def _tensors(net: nn.Module) -> list[torch.Tensor]:
 
 def _keep_best(lesson: Lesson, progress: _Progress, metrics: Metrics) -> None:
     value = metrics[f"val/{lesson.objective.metric}"]
-    if not progress.best_tensors or lesson.objective.better(value, progress.best):
+    better = lesson.objective.better(value, progress.best)
+    if progress.whole:
+        value = progress.whole.loss
+        better = value < progress.best
+    if not progress.best_tensors or better:
         progress.best = value
         served = (progress.whole or progress).served
         progress.best_tensors = pack({MODEL.rstrip("/"): served}).tensors

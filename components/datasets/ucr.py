@@ -2,8 +2,8 @@
 
 A `.ts` file has a head (lines that begin with # or @), then a line a series: its values, a colon, its class. Each
 dataset has an official split into training and test series; a third of the training series, by a hash of each, evenly
-over the classes, is val here. With so few series that is much: families that are told to (`whole`) let val only choose
-settings and epoch, and serve a net that has learnt from all the official training series.
+over the classes, is val here. With so few series that is much: families that are told to (`whole`) let val choose
+settings only, and serve a net that has learnt from all the official training series.
 """
 
 from __future__ import annotations

@@ -7,9 +7,8 @@ three convolutions of 8, 5, 3 steps beside a shortcut (ResNet); then the mean ov
 
 How it differs: channels are standardised; AdamW with a little decay and averaged weights, at a constant rate, instead
 of Adam with a rate that falls on a plateau of the training loss; training series are augmented, and mixed if asked; the
-epoch of the lowest loss on val rows is kept, where Fawaz et al. keep that of the lowest training loss. With `whole` a
-second net learns beside the first from train and val rows together, and is the one that is served: so it has learnt
-from all of the rows that theirs learnt from.
+epoch of the lowest loss on val rows is kept. With `whole` a second net learns beside the first, from train and val rows
+together, and is served from the epoch of its lowest training loss: rows and epoch are then those of Fawaz et al.
 
 Legend: B series of a batch, N rows of a split, C channels, T steps, D features of a series, K classes.
 """
@@ -65,14 +64,14 @@ class Settings:
     batch_rows   0: a tenth of the training rows, between 4 and 16
     average   decay of the weights' running average
     horizon   epochs over which the learning rate falls along a cosine; 0: it stays
-    whole     serve a net that has learnt from val rows too; val then stops and chooses only. Twice the work
+    whole     serve a second net that learns from val rows too; val then chooses settings only. Twice the work
     """
 
     net: str = "fcn"
     width: int = 128
     augment: float = 0.5
     mixup: float = 0.0
-    lr: float = 1e-3
+    lr: float = 2e-3
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     batch_rows: int = 0
@@ -149,7 +148,7 @@ class Cnn1d:
             "net": Choice(("fcn", "resnet")),
             "augment": Choice((0.0, 0.5, 1.0)),
             "mixup": Choice((0.0, 0.2)),
-            "lr": Uniform(5e-4, 2e-3, log=True, mutable=True),
+            "lr": Uniform(1e-3, 5e-3, log=True, mutable=True),
             "weight_decay": Uniform(1e-3, 0.1, log=True, mutable=True),
         }
 

@@ -55,7 +55,7 @@ class Settings:
     batch_rows   0: by the number of training rows
     average      decay of the weights' running average
     horizon      epochs over which the learning rate falls along a cosine; 0: it stays
-    whole        serve a net that has learnt from val rows too; val then stops and chooses only. Twice the work
+    whole        serve a second net that learns from val rows too; val then chooses settings only. Twice the work
     """
 
     depth: int = 2

@@ -71,7 +71,7 @@ def curves(axes: Any, rest: Sequence[Sequence[float]], best: Sequence[float], be
     axes.plot(range(1, len(best) + 1), best, color=BLUE, linewidth=2.2, label="best trial")
     if 1 <= best_epoch <= len(best):
         axes.plot(
-            [best_epoch], [best[best_epoch - 1]], "o", color=BLUE, markersize=7, label=f"served: epoch {best_epoch}"
+            [best_epoch], [best[best_epoch - 1]], "o", color=BLUE, markersize=7, label=f"best: epoch {best_epoch}"
         )
     axes.set_ylim(*spread(np.array([value for curve in (*rest, best) for value in curve])))
 

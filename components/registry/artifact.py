@@ -89,12 +89,16 @@ def local(location: str) -> Path | None:
 
 def _signature(spec: Spec, inputs: pa.Schema, outputs: pa.Schema) -> Any:
     """Columns in and out as MLflow knows them. Whole numbers, tensors and whatever else MLflow would refuse to
-    convert are "any": the model's own code checks them, with better words and a thousand times faster."""
+    convert are "any": the model's own code checks them, with better words and a thousand times faster. A frame may hold
+    a tensor as one column or each of its elements in a column."""
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema
+    from mlflow.types.schema import AnyType, ColSpec, Schema
 
-    needed = {c.name for c in spec.columns if spec.user in (None, c.name)}  # of ratings the user alone
+    needed = {
+        c.name for c in spec.columns if spec.user in (None, c.name) and not c.is_wide
+    }  # of ratings the user alone
     taken = [ColSpec(_input_type(inputs.field(c.name).type), c.name, c.name in needed) for c in spec.columns]
+    taken += [ColSpec(AnyType(), part, required=False) for c in spec.columns if c.is_wide for part in c.parts]
     given = [ColSpec(_output_type(field.type), field.name) for field in outputs]
     return ModelSignature(Schema(taken), Schema(given))
 

@@ -133,9 +133,13 @@ def test_a_target_with_gaps_is_named() -> None:
         next(Mlp().fit(Data(data.spec, {**data.splits, "train": gaps}), {}, 0))
 
 
-def test_images_are_for_another_family() -> None:
-    with pytest.raises(DataError, match="column 'image' is a tensor"):
-        next(Mlp().fit(images("classification"), {}, 0))
+def test_images_are_learnt_as_flat_rows() -> None:
+    bars = images("classification")
+    *_, epoch = itertools.islice(Mlp().fit(bars, {}, 0), 15)
+    assert epoch.metrics["val/accuracy"] > 0.6
+    gap = bars.splits["test"].set_column(1, "image", pa.array([None] * 72, pa.list_(pa.uint8(), 144)))
+    with pytest.raises(BadInput, match="72 rows without a tensor"):
+        Mlp().judge(Mlp().load(bars.spec, {}, epoch.state().served()), Data(bars.spec, {"test": gap}), "test")
 
 
 def test_what_population_training_changes_takes_effect_from_that_epoch_on() -> None:

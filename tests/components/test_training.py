@@ -93,13 +93,30 @@ def same(a: State, b: State) -> bool:
 FEATURES: list[dict[str, Any]] = [{}, {"average": 0.9}, {"clip": 0.1, "schedule": training.cosine(3)}]
 
 
-@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("features", [*FEATURES, {"average": 0.9, "whole": {"average": 0.9, "lr": 0.05}}])
 def test_going_on_equals_never_stopping(features: dict[str, Any]) -> None:
-    whole = epochs(lesson(**features), 5)
+    def fresh() -> Lesson:
+        return lesson(**features | ({"whole": lesson(**features["whole"])} if "whole" in features else {}))
+
+    whole = epochs(fresh(), 5)
     for stop in (1, 3):
-        rest = epochs(lesson(**features), 5 - stop, state=whole[stop - 1][1])
+        rest = epochs(fresh(), 5 - stop, state=whole[stop - 1][1])
         assert [e.number for e, _ in rest] == list(range(stop + 1, 6))
         assert all(same(a[1], b[1]) and a[0].metrics == b[0].metrics for a, b in zip(whole[stop:], rest, strict=True))
+
+
+def test_of_a_whole_the_net_of_the_lowest_training_loss_is_served_and_the_rest_is_as_without_it() -> None:
+    alone, whole = epochs(lesson(), 6), epochs(lesson(lr=0.3, rows=60), 6)
+    both = epochs(lesson(whole=lesson(lr=0.3, rows=60, fitted=lambda _: "of the whole")), 6)
+    assert [e.metrics for e, _ in both] == [e.metrics for e, _ in alone]
+    losses = [e.metrics["train/loss"] for e, _ in whole]
+    for number, (_, state) in enumerate(both, 1):
+        best = losses.index(min(losses[:number]))
+        served, own = state.served(), whole[best][1]
+        assert served.scalars == {"model": "of the whole"}
+        for name, tensor in served.tensors.items():
+            assert tensor.equal(own.tensors[name.replace("model/", "net/")]), (number, name)
+    assert len({losses.index(min(losses[:number])) for number in range(1, 7)}) > 1
 
 
 def test_two_lessons_interleaved_in_one_process_do_not_disturb_each_other() -> None:
