@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import datasets, intake, params
-from components.contract import Column, Data, Spec
+from components import datasets, intake, model, params
+from components.contract import SPLITS, Column, Data, Spec
 from components.datasets import parquet, series
 from components.errors import BadInput, DataError, ParamsError, TidemillError
+from components.families.cnn1d import Cnn1d
 from components.params import DatasetBlock
-from components.registry import model_code
+from components.registry import artifact, model_code
 from components.workspace import Workspace
 
 ROWS, STEPS = 60, 12
@@ -299,6 +300,23 @@ def test_a_registered_model_takes_a_wide_frame() -> None:
     assert batch.column("series").to_numpy_ndarray().tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
     with pytest.raises(ValueError, match="the input lacks the columns series"):
         model_code.arrow(frame.drop(columns="b"), SimpleNamespace(columns=WIDE.columns))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_registered_model_scores_a_wide_frame_without_this_repository(tmp_path: Path) -> None:
+    import mlflow
+
+    tensors = values()[:, :3].astype(np.float32).reshape(ROWS, 1, 3)
+    labels = ["0", "1"] * (ROWS // 2)
+    rows = pa.table({"series": pa.FixedShapeTensorArray.from_numpy_ndarray(tensors), "y": labels, "name": labels})
+    data = Data(WIDE, dict.fromkeys(SPLITS, rows))
+    state = next(Cnn1d().fit(data, {"width": 4}, 0)).state()
+    for folder in ("model", "built"):
+        (tmp_path / folder).mkdir()
+    model.save(tmp_path / "model", "components.families.cnn1d:Cnn1d", WIDE, {"width": 4}, state)
+    loaded = mlflow.pyfunc.load_model(str(artifact.build(tmp_path / "model", data, tmp_path / "built")))
+    whole = loaded.predict(pd.DataFrame({"series": list(tensors[:4])}))
+    pd.testing.assert_frame_equal(whole, loaded.predict(pd.DataFrame(tensors[:4, 0], columns=["a", "b", "c"])))
 
 
 # ── params.yaml ─────────────────────────────────────────────────────────────────────────────────────────
