@@ -38,6 +38,7 @@ from ..contract import (
     Domain,
     Epoch,
     Hyper,
+    Kind,
     Learning,
     Metrics,
     Objective,
@@ -96,6 +97,7 @@ class Net(nn.Module):
 class Recommender:
     learning: ClassVar[Learning] = "supervised"
     tasks: ClassVar[tuple[Task, ...]] = ("regression",)
+    kinds: ClassVar[tuple[Kind, ...]] = ("number", "category", "date")
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:
