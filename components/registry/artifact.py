@@ -94,9 +94,8 @@ def _signature(spec: Spec, inputs: pa.Schema, outputs: pa.Schema) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, Schema
 
-    needed = {
-        c.name for c in spec.columns if spec.user in (None, c.name) and not c.is_wide
-    }  # of ratings the user alone
+    # Of ratings the user alone.
+    needed = {c.name for c in spec.columns if spec.user in (None, c.name) and not c.is_wide}
     taken = [ColSpec(_input_type(inputs.field(c.name).type), c.name, c.name in needed) for c in spec.columns]
     taken += [ColSpec(AnyType(), part, required=False) for c in spec.columns if c.is_wide for part in c.parts]
     given = [ColSpec(_output_type(field.type), field.name) for field in outputs]
