@@ -96,6 +96,7 @@ class World:
         self.home, self.forks = Home(root), forks
         self.ports = {"TIDEMILL_PREFECT_PORT": _free_port(), "TIDEMILL_MLFLOW_PORT": _free_port()}
         self.names: list[str] = []
+        self.runs: list[Run] = []
         self.addresses: dict[str, str] = {}
         self.seconds = 0.0  # that the undisturbed run took
         self.whole: dict[str, Any] = {}
@@ -118,7 +119,9 @@ class World:
         log = self.home.root / f"log-{time.monotonic_ns()}.txt"
         log.touch()
         environment = self.home.environment(**{**self.addresses, "OMP_NUM_THREADS": "1", **more})
-        return Run(words, forks, forks.start(words, self.home.root, environment, log, log), log)
+        run = Run(words, forks, forks.start(words, self.home.root, environment, log, log), log)
+        self.runs.append(run)
+        return run
 
     def serve(self) -> None:
         """Have `tidemill up` running, which gives up where its servers die too often, and its servers answering."""
@@ -253,7 +256,11 @@ def made(root: Path) -> Iterator[World]:
         world.scores = world.hashes(root / "scores")
         yield world
     finally:
-        world.up.signal(signal.SIGTERM)
+        for run in (*(run for run in world.runs if run is not world.up), world.up):
+            if run.alive():  # a round was broken off
+                run.signal(signal.SIGCONT)
+                run.signal(signal.SIGTERM)
+                run.wait(60)
         ended = world.up.wait(60)
         assert ended in (0, 143), world.up.text
 
