@@ -19,6 +19,7 @@ setup: .venv/.installed  ## make .venv from the lock (skipped when nothing chang
 	@touch $@
 
 run: setup  ## run the starter pipelines
+	@tidemill data fetch
 	@tidemill run --tag starter
 
 up: setup  ## Prefect server, MLflow pages and scheduler, until Ctrl-C

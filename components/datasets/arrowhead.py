@@ -17,6 +17,7 @@ ARCHIVE = Archive(
     steps=251,
     classes=("0", "1", "2"),
     bound=10,
+    repeated=0.01,  # one of the test series
 )
 SOURCE = f"{ARCHIVE.train} {ARCHIVE.test}"
 build, expectations = ARCHIVE.build, ARCHIVE.expectations

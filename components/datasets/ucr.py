@@ -26,7 +26,7 @@ VAL = 1 / 3
 @dataclass(frozen=True)
 class Archive:
     """One dataset: its two files, how many series it has in all and of how many steps, its classes, and what no value
-    is beyond."""
+    is beyond. `repeated`: the share of the series of a split that are there twice in the source."""
 
     train: Member
     test: Member
@@ -34,6 +34,7 @@ class Archive:
     steps: int
     classes: tuple[str, ...]
     bound: float
+    repeated: float = 0.0
 
     def build(self, read: Callable[[Member], bytes]) -> pa.Table:
         """Columns id (number of the series, training series first), series [1, steps], class, split."""
@@ -56,7 +57,7 @@ class Archive:
                 "class": ColumnRule(role="target", kind="category", values=list(self.classes)),
             },
             class_share=0.5 / len(self.classes),
-            duplicates=Duplicates(),
+            duplicates=Duplicates(within=self.repeated),
         )
 
 

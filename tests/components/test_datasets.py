@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from components import datasets, letters, versioning
+from components import datasets, letters, validation, versioning
 from components.contract import SPLITS, Data, Task
 from components.datasets import (
     BUILT_IN,
@@ -77,6 +77,12 @@ def test_a_second_build_has_the_same_bytes(workspace: Workspace, name: str, tmp_
     recipe = datasets.recipe(workspace, name, DatasetBlock(), lambda _: None)
     parquet.write(recipe.build(), tmp_path / "again.parquet", recipe.note)
     assert (tmp_path / "again.parquet").read_bytes() == workspace.data(name).read_bytes()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_its_pipeline_is_not_stopped_by_validation(workspace: Workspace, name: str, tmp_path: Path) -> None:
+    promised = datasets.expectations(workspace, name, DatasetBlock())
+    assert validation.validate(load(workspace, name), promised, tmp_path / "docs").failures == ()
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
