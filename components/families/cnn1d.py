@@ -20,10 +20,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -46,7 +44,7 @@ from ..contract import (
     Uniform,
 )
 from ..errors import ParamsError
-from ..tables import Rows, class_columns, classified, labels
+from ..tables import Rows, class_columns, classified, truth
 from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
 
 SCORING_ROWS = 64  # series that go through the net at once: their activations stay in the cache
@@ -169,14 +167,14 @@ class Cnn1d:
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         predicted = _predict(net, net.standardised(data.splits[split]))
-        return {"probability": predicted.numpy(), "truth": _truth(data.spec, data.splits[split])}
+        return {"probability": predicted.numpy(), "truth": truth(data.spec, data.splits[split], split)}
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
         return metrics.classification(split, outcomes["probability"], outcomes["truth"])
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows."""
-        train_N, truth_N = (_truth(data.spec, data.splits[name]) for name in ("train", split))
+        train_N, truth_N = (truth(data.spec, data.splits[name], name) for name in ("train", split))
         return metrics.class_shares(split, train_N, truth_N, len(data.spec.classes))
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -198,8 +196,8 @@ def _lesson(learner: Cnn1d, data: Data, rows: pa.Table, settings: Settings) -> L
     spec, scale = data.spec, series.scale(series.read(data.spec, rows))
     net = Net(spec, scale, settings).to(device())
     x_NCT = net.standardised(rows)
-    targets_N = torch.from_numpy(_truth(spec, rows)).to(x_NCT.device)
-    val, val_truth_N = net.standardised(data.splits["val"]), _truth(spec, data.splits["val"])
+    targets_N = torch.from_numpy(truth(spec, rows, "train")).to(x_NCT.device)
+    val, val_truth_N = net.standardised(data.splits["val"]), truth(spec, data.splits["val"], "val")
 
     def loss(rows_B: torch.Tensor) -> torch.Tensor:
         x_BCT, y_B = series.augmented(x_NCT[rows_B], settings.augment), targets_N[rows_B]
@@ -223,11 +221,6 @@ def _lesson(learner: Cnn1d, data: Data, rows: pa.Table, settings: Settings) -> L
         average=settings.average,
         schedule=cosine(settings.horizon) if settings.horizon else constant,
     )
-
-
-def _truth(spec: Spec, rows: pa.Table) -> NDArray[np.int64]:
-    assert spec.target is not None  # a supervised task has one
-    return labels(rows, spec.target, spec.classes)
 
 
 @torch.inference_mode()
