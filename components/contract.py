@@ -24,7 +24,7 @@ Metrics: TypeAlias = dict[str, float]  # "split/metric" → value
 Codes: TypeAlias = NDArray[np.float32]  # what a net makes of samples: B × D
 Outcomes: TypeAlias = Mapping[str, NDArray[Any]]  # what came of samples or episodes: the first axis of each array
 Learning: TypeAlias = Literal["supervised", "unsupervised", "reinforcement"]
-Task: TypeAlias = Literal["classification", "regression", "anomaly", "control"]
+Task: TypeAlias = Literal["classification", "regression", "anomaly", "control", "text2text"]
 Kind: TypeAlias = Literal["number", "category", "date", "tensor", "text"]
 
 SPLITS = ("train", "val", "test")
@@ -73,7 +73,8 @@ class Spec:
 
     `columns` are the inputs in order, without id, target and split. `classes` are the target's values as
     text, sorted, for classification and anomaly detection. `environment` is a gymnasium id, for control. `user` and
-    `item` are the inputs that say who rated what, where the target is a rating.
+    `item` are the inputs that say who rated what, where the target is a rating. For text2text `columns` is one text
+    and the target is the text that it becomes.
     """
 
     dataset: str
