@@ -175,6 +175,34 @@ def reviews(task: Task, rows: int = 360) -> Data:
     return parted(spec, pa.table(columns))
 
 
+# English to French, word by word; a colour goes behind what it colours.
+WORDS = {
+    "article": {"a": "un", "the": "le", "my": "mon"},
+    "colour": {"red": "rouge", "green": "vert", "white": "blanc", "yellow": "jaune"},
+    "thing": {"boat": "bateau", "dog": "chien", "cat": "chat", "bird": "merle", "bread": "pain", "garden": "jardin"},
+    "verb": {"waits": "attend", "sleeps": "dort", "comes": "vient", "stays": "reste"},
+    "when": {"today": "aujourd'hui", "often": "souvent", "alone": "seul", "here": "ici"},
+}
+
+
+def rewritten(rows: int = 360) -> Data:
+    """Sentences of three to five words and what they become: other words, and two of them change places. No source is
+    there twice."""
+    draw = np.random.default_rng(9)
+    made: dict[str, str] = {}
+    while len(made) < rows:
+        word = {part: str(draw.choice(list(found))) for part, found in WORDS.items()}
+        parts = {"colour": draw.random() < 0.6, "when": draw.random() < 0.6}
+        source, target = (
+            [part for part in order if parts.get(part, True)]
+            for order in (WORDS, ("article", "thing", "colour", "verb", "when"))
+        )
+        made[" ".join(word[part] for part in source)] = " ".join(WORDS[part][word[part]] for part in target)
+    columns = {"id": pa.array(np.arange(rows)), "text": pa.array(list(made)), "target": pa.array(list(made.values()))}
+    spec = Spec("rewritten", "text2text", (Column("text", "text", longest=400),), "target", (), "id")
+    return parted(spec, pa.table(columns))
+
+
 def waves(task: Task, rows: int = 240) -> Data:
     """Two channels of 24 noisy steps: a fast, a slow or a growing wave in the first, wherever it begins; the second
     says nothing."""
