@@ -30,6 +30,7 @@ BUILT_IN = {
     "arrowhead": "components.datasets.arrowhead",
     "italy-power": "components.datasets.italy_power",
     "movie-sentiment": "components.datasets.movie_sentiment",
+    "spelling-to-sound": "components.datasets.spelling_to_sound",
 }
 
 

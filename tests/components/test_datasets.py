@@ -27,6 +27,7 @@ from components.datasets import (
     movie_sentiment,
     packages,
     parquet,
+    spelling_to_sound,
     splits,
     ucr,
 )
@@ -38,7 +39,11 @@ from components.workspace import Workspace
 
 from ..conftest import REPOSITORY
 
-TASKS: dict[str, Task] = {"cartpole": "control", "movies": "regression"}  # the others: classification
+TASKS: dict[str, Task] = {  # the others: classification
+    "cartpole": "control",
+    "movies": "regression",
+    "spelling-to-sound": "text2text",
+}
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +155,24 @@ def test_movie_sentiment_is_cut_and_split_as_the_paper_has_it(workspace: Workspa
     assert counts["val"] / (counts["train"] + counts["val"]) == pytest.approx(0.1, abs=0.01)
     bare = table.set_column(1, "text", pa.array(letters.bare(table["text"].to_pylist()))).to_pandas()
     assert bare["text"].duplicated().any() and bare.groupby("text")["split"].nunique().max() == 1
+
+
+def test_spelling_to_sound_is_what_the_dictionary_has_without_stress(workspace: Workspace) -> None:
+    table = rows(workspace, "spelling-to-sound")
+    content = packages.read(spelling_to_sound.MEMBER, workspace.state / "packages", lambda _: None).decode()
+    entries = [line.partition("#")[0].split() for line in content.splitlines()]
+    phones = {entry: [phone.rstrip("012") for phone in spoken] for entry, *spoken in entries}
+    assert len(phones) == 135_166 and len(table) == 134_860
+    found = table.to_pandas()
+    for entry, sound in zip(found["id"][::100], found["sound"][::100], strict=True):
+        assert sound.split(" ") == phones[entry]
+    assert len({phone for sound in found["sound"] for phone in sound.split(" ")}) == 39
+    assert found["spelling"].nunique() == 126_052 and not found.duplicated(["spelling", "sound"]).any()
+    assert found[found["spelling"] == "read"]["sound"].tolist() == ["R EH D", "R IY D"]
+    bare = found.assign(bare=letters.bare(found["spelling"].tolist()))
+    assert bare.groupby("bare")["split"].nunique().max() == 1 and bare["bare"].nunique() < 126_052
+    shares = found["split"].value_counts(normalize=True)
+    assert shares.to_dict() == pytest.approx({"train": 0.9, "val": 0.05, "test": 0.05}, abs=0.002)
 
 
 def test_cartpole_is_whole_episodes_each_in_one_split(workspace: Workspace) -> None:
