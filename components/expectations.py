@@ -25,9 +25,9 @@ class ColumnRule(Block):
     element of a tensor), or dates as ISO text. `values` are all allowed values as text, sorted; for a
     classification target they are its classes. `dtype`, `shape` and `parts` are as in contract.Column.
 
-    Of a text that is learnt from: `longest` is the most characters that it may have; `damaged`, `foreign` and `unknown`
-    are the highest shares of a split's texts that were decoded wrongly, of its texts mostly in a script that the
-    training rows do not use, and of its words that the training rows do not hold."""
+    Of a text that is learnt from or, as a target, to be written: `longest` is the most characters that it may have;
+    `damaged`, `foreign` and `unknown` are the highest shares of a split's texts that were decoded wrongly, of its texts
+    mostly in a script that the column's training rows do not use, and of its words that these do not hold."""
 
     role: Role = "input"
     kind: Literal["number", "category", "date", "text", "tensor"]
@@ -43,10 +43,16 @@ class ColumnRule(Block):
     foreign: float = Field(default=0.0, ge=0, le=1)
     unknown: float = Field(default=1.0, ge=0, le=1)
 
+    @property
+    def is_learnt_text(self) -> bool:
+        """Whether it is a text that is read or written, not one that names a row or is left alone."""
+        return self.kind == "text" and self.role in ("input", "target")
+
 
 class Duplicates(Block):
     """Highest share of rows allowed to repeat another row's inputs and target: within a split, and across splits; and,
-    `near`, across splits once their texts are without case, signs and spaces."""
+    `near`, across splits once their texts are without case, signs and spaces. Where the target is a text, `near` is of
+    the inputs alone: one text may become several, all in one split."""
 
     within: float = Field(default=0.0, ge=0, le=1)
     across: float = Field(default=0.0, ge=0, le=1)
@@ -105,4 +111,7 @@ class Expectations(Block):
         target = self.column("target")
         if target is None:
             return ()
-        return ("regression",) if self.columns[target].values is None else ("classification", "anomaly")
+        rule = self.columns[target]
+        if rule.kind == "text":
+            return ("text2text",)
+        return ("regression",) if rule.values is None else ("classification", "anomaly")
