@@ -109,6 +109,18 @@ def words(texts: Sequence[str], most: int, seen: int, longest: int, lower: bool 
     return _trained(made, trainer, texts, longest)
 
 
+def characters(texts: Sequence[str], most: int, seen: int, longest: int, lower: bool = True) -> Vocabulary:
+    """A vocabulary of single characters, spaces and all: at most V = `most`, each there `seen` times or more."""
+    made = Tokenizer(models.WordLevel(unk_token=SPECIALS[UNKNOWN]))
+    made.normalizer = _normalizer(lower)
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    made.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=most, min_frequency=seen, special_tokens=list(SPECIALS), show_progress=False
+    )
+    return _trained(made, trainer, texts, longest)
+
+
 def pieces(texts: Sequence[str], most: int, seen: int, longest: int, lower: bool = True) -> Vocabulary:
     """A vocabulary of pieces of words: all bytes, and pairs of pieces that the texts hold `seen` times or more joined
     into one until there are V = `most`."""
