@@ -1,8 +1,8 @@
 """The shared learning loop: what families that learn by gradients on batches have in common.
 
 `learn` is a ladder of small steps: an epoch is batches, a batch is one `_step`. Families with a way of their
-own (two optimisers, an environment) write their own `fit` from the same pieces: `configure`, `seeded`,
-`device`, `autocast`, `grad_scaler`, `adam`, `pack`, `unpack`. Nothing here knows who drives it.
+own (two optimisers, an environment) write their own `fit` from the same pieces: `settings`, `devices`, `states`,
+and `adam`. Nothing here knows who drives it.
 
 Going on from a State is exact, bit for bit, on the same kind of device and number of threads: generators are
 seeded anew for every epoch from (seed, epoch), so there is no generator's state to keep.
@@ -13,94 +13,22 @@ up, so the step is the same but for its last bits. It is said in the log and by 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .contract import MODEL, Epoch, Hyper, Json, Metrics, Objective, State
-from .errors import ParamsError
-
-S = TypeVar("S")
-Part: TypeAlias = nn.Module | torch.optim.Optimizer | torch.amp.GradScaler
-Parts: TypeAlias = Mapping[str, Part]  # name in the State → what is packed under it
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-# ── settings, seeds, devices ────────────────────────────────────────────────────────────────────────────
-
-
-def configure(kind: type[S], hyper: Hyper) -> S:
-    """The settings of a configuration: `hyper` over the defaults of the dataclass `kind`.
-
-    Raises ParamsError for an unknown setting or one of the wrong type.
-    """
-    known = {f.name: f.default for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for name in hyper:
-        if name not in known:
-            raise ParamsError(f"unknown setting {name!r}", fix=f"use one of {', '.join(known)}")
-    return kind(**{name: _typed(name, value, type(known[name])) for name, value in hyper.items()})
-
-
-def _typed(name: str, value: Json, wanted: type[Any]) -> Any:
-    """The value as the type of the setting's default: JSON and YAML know no tuples, and write 1.0 as 1."""
-    if isinstance(value, bool) == (wanted is bool):
-        if isinstance(value, wanted):
-            return value
-        if wanted is float and isinstance(value, int):
-            return float(value)
-        if wanted is int and isinstance(value, float) and value.is_integer():
-            return int(value)
-        if wanted is tuple and isinstance(value, list):
-            return tuple(value)
-    raise ParamsError(f"setting {name!r} got {value!r}, expected {wanted.__name__}")
-
-
-def seeded(seed: int, epoch: int = 0) -> np.random.Generator:
-    """Seed torch's global generators (dropout takes no other) and return numpy's, for one epoch (0: before the first).
-
-    Also puts back what an earlier trial of the same process may have left behind.
-    """
-    source = np.random.SeedSequence([seed % 2**63, epoch])
-    torch.manual_seed(int(source.generate_state(1, np.uint64)[0] >> 1))
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    return np.random.default_rng(source)
-
-
-def device() -> torch.device:
-    """CUDA where there is one, else Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def precision(where: torch.device) -> torch.dtype:
-    """What a GPU computes in: bfloat16 where it is native, else float16. A CPU keeps float32."""
-    if where.type == "cpu":
-        return torch.float32
-    native = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float16
-
-
-def autocast(where: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Mixed precision on a GPU, nothing on a CPU."""
-    dtype = precision(where)
-    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(where.type, dtype)
-
-
-def grad_scaler(where: torch.device) -> torch.amp.GradScaler:
-    """Keeps float16 gradients from vanishing; passes everything through in any other precision."""
-    return torch.amp.GradScaler(where.type, enabled=precision(where) == torch.float16)
+from .contract import MODEL, Data, Epoch, Json, Metrics, Objective, State
+from .devices import autocast, grad_scaler, seeded
+from .states import Part, pack, unpack
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
@@ -111,69 +39,6 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.
         {"params": [p for p in owned if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
-
-
-# ── states ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def pack(parts: Parts, scalars: Mapping[str, Json] = NOTHING, tensors: Mapping[str, torch.Tensor] = NOTHING) -> State:
-    """A State of copies on the CPU: modules, optimisers and scalers under their names, further scalars, and
-    further tensors (a replay buffer) under their full names.
-
-    Learning rates and other settings are left out: they come from `hyper`, which may change on the way.
-    """
-    packed = {name: _copied(value) for name, value in tensors.items()}
-    rest = dict(scalars)
-    for name, part in parts.items():
-        if isinstance(part, nn.Module):
-            packed |= {f"{name}/{key}": _copied(value) for key, value in part.state_dict().items()}
-        elif isinstance(part, torch.optim.Optimizer):
-            for index, moments in part.state_dict()["state"].items():
-                packed |= {
-                    f"{name}/{index}/{key}": _copied(value) for key, value in moments.items() if value is not None
-                }
-        else:
-            rest[name] = part.state_dict()
-    return State(packed, rest)
-
-
-def unpack(state: State, parts: Parts) -> None:
-    """Copy what `pack` packed under these names into modules, optimisers and scalers of the same shape.
-
-    Raises RuntimeError, as torch does, if names or shapes differ.
-    """
-    for name, part in parts.items():
-        if isinstance(part, torch.amp.GradScaler):
-            if part.is_enabled() and state.scalars.get(name):
-                part.load_state_dict(state.scalars[name])
-            continue
-        under = {
-            key.removeprefix(f"{name}/"): value for key, value in state.tensors.items() if key.startswith(f"{name}/")
-        }
-        if isinstance(part, nn.Module):
-            part.load_state_dict(under)  # copies into the module's own tensors
-        else:
-            _unpack_optimizer(part, under)
-
-
-def _unpack_optimizer(optimizer: torch.optim.Optimizer, under: Mapping[str, torch.Tensor]) -> None:
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for path, value in under.items():
-        index, _, key = path.partition("/")
-        moments.setdefault(int(index), {})[key] = value.clone()  # load_state_dict keeps what it is given
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    for parameter, own in optimizer.state.items():
-        for key, value in own.items():
-            if key != "step" and value.shape == parameter.shape:
-                # In the parameter's memory layout: fused steps go wrong, silently, with another.
-                own[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _copied(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-# ── the loop ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def constant(_: float) -> float:
@@ -222,6 +87,15 @@ class Lesson:
     schedule: Callable[[float], float] = constant
     batches: Callable[[np.random.Generator], Sequence[NDArray[np.int64]]] | None = None
     whole: Lesson | None = None
+
+
+def lesson_of(data: Data, whole: bool, made: Callable[[pa.Table], Lesson]) -> Lesson:
+    """The lesson `made` of the train rows, with one on train and val rows together as its `whole` if asked."""
+    train = data.splits["train"]
+    lesson = made(train)
+    if not whole:
+        return lesson
+    return dataclasses.replace(lesson, whole=made(pa.concat_tables([train, data.splits["val"]])))
 
 
 @dataclass

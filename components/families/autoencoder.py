@@ -41,9 +41,12 @@ from ..contract import (
     Task,
     Uniform,
 )
+from ..devices import device, seeded
 from ..errors import DataError, ParamsError
+from ..settings import configure
+from ..states import unpack
 from ..tables import Rows, labels
-from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
+from ..training import Lesson, adam, constant, cosine, learn
 
 SCORING_ROWS = 256
 Mask: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
@@ -40,8 +39,11 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..tables import class_columns, classified, labels
-from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
+from ..devices import device, seeded
+from ..settings import configure
+from ..states import unpack
+from ..tables import class_columns, classified, truth
+from ..training import Lesson, adam, constant, cosine, learn
 
 SCORING_ROWS = 256  # images that go through the net at once: their activations stay in the cache
 
@@ -129,11 +131,11 @@ class Cnn:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, spec, where = configure(Settings, hyper), data.spec, device()
         seeded(seed)
-        x_NCHW, y_N = images.read(spec, data.splits["train"]).to(where), _truth(data, "train")
+        x_NCHW, y_N = images.read(spec, data.splits["train"]).to(where), truth(spec, data.splits["train"], "train")
         mean, deviation = float(x_NCHW.float().mean()), float(x_NCHW.float().std()) or 1.0
         net = _placed(Net(spec, mean, deviation, settings))
         targets_N = torch.from_numpy(y_N).to(where)
-        val, val_truth_N = images.read(spec, data.splits["val"]), _truth(data, "val")
+        val, val_truth_N = images.read(spec, data.splits["val"]), truth(spec, data.splits["val"], "val")
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
             x_BCHW = images.augmented(x_NCHW[rows_B].float(), settings.augment, settings.flip)
@@ -164,14 +166,15 @@ class Cnn:
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         predicted = _predict(net, images.read(data.spec, data.splits[split]))
-        return {"probability": predicted.numpy(), "truth": _truth(data, split)}
+        return {"probability": predicted.numpy(), "truth": truth(data.spec, data.splits[split], split)}
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
         return metrics.classification(split, outcomes["probability"], outcomes["truth"])
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:  # noqa: ARG002
         """The shares of the classes among the training rows."""
-        return metrics.class_shares(split, _truth(data, "train"), _truth(data, split), len(data.spec.classes))
+        train_N, truth_N = (truth(data.spec, data.splits[name], name) for name in ("train", split))
+        return metrics.class_shares(split, train_N, truth_N, len(data.spec.classes))
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         return classified(_predict(net, images.read(net.spec, batch)), net.spec.classes)
@@ -186,11 +189,6 @@ class Cnn:
 
     def outputs(self, spec: Spec) -> pa.Schema:
         return class_columns(spec.classes)
-
-
-def _truth(data: Data, split: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    assert data.spec.target is not None  # a supervised task has one
-    return labels(data.splits[split], data.spec.target, data.spec.classes)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import pyarrow as pa
@@ -43,9 +43,12 @@ from ..contract import (
     Task,
     Uniform,
 )
+from ..devices import device, seeded
 from ..errors import ParamsError
+from ..settings import configure
+from ..states import unpack
 from ..tables import Rows, class_columns, classified, truth
-from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
+from ..training import Lesson, adam, constant, cosine, learn, lesson_of
 
 SCORING_ROWS = 64  # series that go through the net at once: their activations stay in the cache
 KERNELS = (8, 5, 3)
@@ -151,12 +154,9 @@ class Cnn1d:
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
-        settings, train = configure(Settings, hyper), data.splits["train"]
+        settings = configure(Settings, hyper)
         seeded(seed)
-        lesson = _lesson(self, data, train, settings)
-        if settings.whole:
-            every = pa.concat_tables([train, data.splits["val"]])
-            lesson = replace(lesson, whole=_lesson(self, data, every, settings))
+        lesson = lesson_of(data, settings.whole, lambda rows: _lesson(self, data, rows, settings))
         yield from learn(lesson, seed, state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:

@@ -47,9 +47,12 @@ from ..contract import (
     Task,
     Uniform,
 )
+from ..devices import device, seeded
 from ..environments import EPISODES, Replay, observation_column
 from ..errors import BadInput
-from ..training import Parts, adam, configure, device, pack, seeded, unpack
+from ..settings import configure
+from ..states import Parts, pack, unpack
+from ..training import adam
 
 Floats: TypeAlias = NDArray[np.float32]
 Step: TypeAlias = tuple[Floats, int, float]  # x_O, the action then, its reward

@@ -13,7 +13,7 @@ the categories are embedded, K outputs (classes, or 1 for regression).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,8 +41,11 @@ from ..contract import (
     Task,
     Uniform,
 )
+from ..devices import device, seeded
+from ..settings import configure
+from ..states import unpack
 from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, truth
-from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
+from ..training import Lesson, adam, constant, cosine, learn, lesson_of
 
 SCORING_ROWS = 8192  # rows that go through the net at once: their activations stay in the cache
 
@@ -130,12 +133,9 @@ class Mlp:
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
-        settings, train = configure(Settings, hyper), data.splits["train"]
+        settings = configure(Settings, hyper)
         seeded(seed)
-        lesson = _lesson(self, data, train, settings)
-        if settings.whole:
-            every = pa.concat_tables([train, data.splits["val"]])
-            lesson = replace(lesson, whole=_lesson(self, data, every, settings))
+        lesson = lesson_of(data, settings.whole, lambda rows: _lesson(self, data, rows, settings))
         yield from learn(lesson, seed, state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:

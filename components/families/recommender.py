@@ -48,11 +48,14 @@ from ..contract import (
     Task,
     Uniform,
 )
+from ..devices import device, seeded
 from ..errors import ParamsError
 from ..matching import Matcher, Pairs, Ready, Vectors
 from ..ratings import Floats, Ints, Side, Wanted
+from ..settings import configure
+from ..states import unpack
 from ..tables import Rows, text
-from ..training import Lesson, adam, configure, constant, device, learn, seeded, unpack
+from ..training import Lesson, adam, constant, learn
 
 
 @dataclass(frozen=True)

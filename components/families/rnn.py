@@ -42,10 +42,13 @@ from ..contract import (
     Task,
     Uniform,
 )
+from ..devices import device, seeded
 from ..errors import ParamsError
+from ..settings import configure
+from ..states import unpack
 from ..tables import Rows, class_columns, classified, truth
 from ..texts import PAD, UNKNOWN, Tokens, Vocabulary
-from ..training import Lesson, adam, configure, constant, cosine, device, learn, seeded, unpack
+from ..training import Lesson, adam, constant, cosine, learn
 
 SCORING_ROWS = 256  # texts that go through the net at once
 CELLS, VOCABULARIES = {"lstm": nn.LSTM, "gru": nn.GRU}, {"words": texts.words, "pieces": texts.pieces}

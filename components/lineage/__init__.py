@@ -140,7 +140,7 @@ def environment() -> dict[str, Json]:
     """What this process runs on: weights are the same, bit for bit, on the same processor type and packages."""
     import torch
 
-    from ..training import device
+    from ..devices import device
 
     where = device()
     installed = {name: _version(name) for name in PACKAGES}

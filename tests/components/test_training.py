@@ -1,57 +1,17 @@
-"""The shared loop: what it keeps, what it seeds, and that going on is the same as never having stopped."""
+"""The shared loop: what it keeps, and that going on is the same as never having stopped."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from components import training
+from components import devices, training
 from components.contract import Epoch, Metrics, Objective, State
-from components.errors import ParamsError
-from components.training import Lesson, configure, learn, pack, unpack
-
-
-@dataclass(frozen=True)
-class Settings:
-    width: int = 8
-    lr: float = 0.1
-    bias: bool = True
-    kernel: tuple[int, ...] = (3, 3)
-
-
-def test_settings_are_the_defaults_with_the_configuration_over_them() -> None:
-    assert configure(Settings, {"lr": 1, "width": 4.0, "kernel": [5]}) == Settings(4, 1.0, True, (5,))
-
-
-@pytest.mark.parametrize(
-    ("hyper", "words"),
-    [
-        ({"widht": 3}, "unknown setting 'widht'"),
-        ({"width": "big"}, "expected int"),
-        ({"width": True}, "expected int"),
-        ({"width": 2.5}, "expected int"),
-        ({"bias": 1}, "expected bool"),
-    ],
-)
-def test_a_wrong_setting_is_named(hyper: dict[str, Any], words: str) -> None:
-    with pytest.raises(ParamsError, match=words):
-        configure(Settings, hyper)
-
-
-def test_seeds_differ_by_seed_and_by_epoch_and_repeat() -> None:
-    def drawn(seed: int, epoch: int) -> tuple[float, float]:
-        generator = training.seeded(seed, epoch)
-        return float(generator.random()), float(torch.rand(()))
-
-    pairs = [drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert len({p[0] for p in pairs}) == len({p[1] for p in pairs}) == 4
-    assert drawn(1, 1) == pairs[-1]
-
+from components.training import Lesson, learn
 
 X_ND = torch.randn(96, 5, generator=torch.Generator().manual_seed(1))
 Y_N = (X_ND[:, 0] * X_ND[:, 1] > 0).long()
@@ -128,7 +88,7 @@ def test_two_lessons_interleaved_in_one_process_do_not_disturb_each_other() -> N
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_mixed_precision_learns_and_goes_on_exactly(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(training, "precision", lambda _: dtype)
+    monkeypatch.setattr(devices, "precision", lambda _: dtype)
     whole = epochs(lesson(clip=1.0), 6)
     assert whole[0][0].metrics != epochs(lesson(clip=1.0), 1, seed=4)[0][0].metrics
     assert whole[-1][0].metrics["train/loss"] < whole[0][0].metrics["train/loss"]
@@ -199,41 +159,6 @@ def test_no_row_is_left_out_and_no_batch_is_of_one_row() -> None:
     watched = Lesson(made.net, made.optimizer, 96, 19, loss, made.evaluate, made.objective)
     epochs(watched, 1)
     assert sorted(seen) == list(range(96))
-
-
-def test_packing_copies_and_unpacking_keeps_the_memory_layout() -> None:
-    def part() -> tuple[nn.Module, torch.optim.Optimizer]:
-        torch.manual_seed(0)
-        net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return net, training.adam(net.parameters(), 0.1)
-
-    def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        torch.manual_seed(1)
-        net(torch.randn(2, 3, 8, 8)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    net, optimizer = part()
-    step(net, optimizer)
-    state = pack({"net": net, "optimizer": optimizer}, {"epoch": 1}, {"replay/x": torch.ones(2)})
-    before = state.tensors["net/weight"].clone()
-    step(net, optimizer)
-    assert torch.equal(state.tensors["net/weight"], before) and state.scalars == {"epoch": 1}
-
-    other, its = part()
-    unpack(state, {"net": other, "optimizer": its})
-    step(other, its)
-    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
-    assert torch.equal(state.tensors["net/weight"], before), "loading must not tie the state to the module"
-    assert its.state[other.weight]["exp_avg"].stride() == other.weight.stride()  # type: ignore[index]
-
-
-def test_a_momentum_of_plain_descent_is_packed_too() -> None:
-    net = nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    net(torch.ones(3, 2)).sum().backward()
-    optimizer.step()
-    assert "sgd/0/momentum_buffer" in pack({"sgd": optimizer}).tensors
 
 
 # ── memory that runs out ────────────────────────────────────────────────────────────────────────────────
