@@ -69,7 +69,7 @@ def figures(outcomes: Outcomes, split: str) -> Metrics:
 
 
 def signatures() -> dict[str, str]:
-    """How BLEU and chrF were computed when texts were last compared, in sacrebleu's words: it belongs beside a figure."""
+    """How BLEU and chrF were computed when texts were last compared, in sacrebleu's words: to stand beside a figure."""
     return {name: str(metric.get_signature()) for name, metric in _corpus_metrics().items()}
 
 
