@@ -36,7 +36,9 @@ class DatasetBlock(Block):
         None, description="Built-in dataset, or package.module of your own. Default: the block's name."
     )
     table: str | None = Field(None, description="Path of a csv or Parquet file, or of a folder of them.")
-    target: str | None = Field(None, description="The column to predict.")
+    target: str | None = Field(
+        None, description="The column to predict. Beside `text` it may be free text too, which is then to be written."
+    )
     text: str | None = Field(None, description="The column of free text to learn from; then it is the only input.")
     id: str | None = Field(None, description="The column that names a row. Default: inferred.")
     user: str | None = Field(None, description="The column that says who gave the rating that is the target.")
@@ -234,6 +236,8 @@ def _dataset_checks(name: str, block: DatasetBlock) -> Iterator[tuple[tuple[Any,
         yield (*at, "source"), "got table and source, expected one of them"
     if block.text and not block.table:
         yield (*at, "text"), "got a text without a table, expected both"
+    if block.text and block.text == block.target:
+        yield (*at, "text"), f"got {block.text!r} for text and target, expected two columns"
     if block.series is not None and not block.table:
         yield (*at, "series"), "got a pattern without a table, expected `table: PATH` beside it"
     if block.series == "files" and block.id:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from . import datasets, families, partitions, receipts, versioning
 from .closure import code_hash, outside
-from .contract import Family, Json, Spec, Task
+from .contract import Family, Json, Kind, Spec, Task
 from .errors import ParamsError, hidden
 from .expectations import Expectations
 from .params import Params, Pipeline
@@ -88,11 +88,14 @@ def _task(name: str, block: Pipeline, family: Family[Any], expectations: Expecta
     wanted = (block.task,) if block.task else family.tasks
     task = next((t for t in wanted if t in possible), None)
     if task is None:
+        kinds = {rule.kind for rule in expectations.columns.values() if rule.role == "input"}
+        fitting = " or ".join(_fitting(kinds, possible)) or "another family"
         raise ParamsError(
             f"family {block.family!r} does {' or '.join(wanted)}, "
             f"dataset {block.dataset!r} offers {' or '.join(possible) or 'no target'}",
             where=f"params.yaml pipelines.{name}",
-            fix="choose another family, or give the dataset a target",
+            fix=f"choose {fitting}, or give the dataset another target (what a table's is, "
+            f"expectations/{block.dataset}.yaml says)",
         )
     return task
 
@@ -103,8 +106,7 @@ def _check_kinds(name: str, block: Pipeline, family: Family[Any], spec: Spec) ->
     wrong = [f"{c.name} ({c.kind})" for c in spec.columns if kinds is not None and c.kind not in kinds]
     if not wrong:
         return
-    needed = {c.kind for c in spec.columns}
-    fitting = [n for n in families.FAMILIES if needed <= set(getattr(families.family(n), "kinds", ()))]
+    fitting = _fitting({c.kind for c in spec.columns}, (spec.task,))
     raise ParamsError(
         f"family {block.family!r} learns from columns of kind {', '.join(kinds or ())}; "
         f"dataset {block.dataset!r} has {', '.join(wrong[:10])}",
@@ -113,6 +115,12 @@ def _check_kinds(name: str, block: Pipeline, family: Family[Any], spec: Spec) ->
         if fitting
         else "ignore the columns, or choose others",
     )
+
+
+def _fitting(kinds: Set[Kind], tasks: Collection[Task]) -> list[str]:
+    """The families that take such columns and do one of these tasks."""
+    known = {name: families.family(name) for name in families.FAMILIES}
+    return [name for name, family in known.items() if kinds <= {*family.kinds} and {*tasks} & {*family.tasks}]
 
 
 # ── inputs ──────────────────────────────────────────────────────────────────────────────────────────────

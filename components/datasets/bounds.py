@@ -41,7 +41,7 @@ def rule(found: Found, train: pa.ChunkedArray, smallest: int) -> ColumnRule:
     update: dict[str, object] = {}
     if found.role == "input" and found.kind != "tensor":
         update["missing"] = _missing(1 - len(values) / len(train), len(train), smallest)
-    if found.role == "input" and found.kind == "text":
+    if stated.is_learnt_text:
         update |= _text_bounds(values)
     if found.role != "id" and found.kind in ("number", "tensor"):
         update["min"], update["max"] = _number_bounds(_elements(values))

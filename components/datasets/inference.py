@@ -6,7 +6,8 @@ number     numbers that are nothing of the following
 category   true and false; whole numbers with at most CODES values, each seen OFTEN; whole numbers named like an id;
            text with few values
 date       dates and times in ISO 8601 or one of FORMS
-text       a column that params.yaml names as `text`; it is then the only input
+text       a column that params.yaml names as `text`; it is then the only input. Beside it a target of too many values
+           for classes, or of dates, is a text too
 ignored    any other text; a column with one value, ids beside the first, numbers of rows that pandas wrote
 """
 
@@ -34,6 +35,8 @@ FORMS = tuple(
     for day in (*_DAYS.split(), "%d %b %Y", "%b %d, %Y", "%b %d %Y")
     for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")
 )
+# Of a target beside a text that is read.
+WRITTEN = "if it is a text to be written: `kind: text`, without values, min and max"
 _ID = re.compile(r"(?i:(^|[^a-z])(id|uuid|guid|identifier)$|^(key|index)$)|[a-z](Id|ID|UUID)$")
 _PANDAS = re.compile(r"^$|^Unnamed: 0$|^__index_level_\d+__$")
 _DATE = re.compile(r"\d{1,4}[-/. ]|[A-Za-z]{3} \d")  # how anything in FORMS, or in ISO 8601, begins
@@ -93,8 +96,9 @@ def kinds(train: pa.Table, found: dict[str, Found]) -> dict[str, Found]:
     return {name: _kind(name, train[name], reading) for name, reading in found.items()}
 
 
-def target(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
-    """The target as classes (category) or as a number. Raises DataError if it can be neither."""
+def target(column: pa.ChunkedArray, reading: Found, where: str, of_text: bool = False) -> Found:
+    """The target as classes (category), as a number or, `of_text` if it comes of a text, as a text. Raises DataError if
+    it can be none of them."""
     distinct, rows = pc.count_distinct(column).as_py(), len(column)
     if distinct < 2:
         raise DataError(
@@ -102,17 +106,21 @@ def target(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
         )
     if reading.kind == "number":
         codes = _whole(column) and distinct <= CODES and rows >= 5 * distinct
-        return replace(reading, role="target", kind="category" if codes else "number")
+        return replace(reading, role="target", kind="category" if codes else "number", remark=WRITTEN * of_text)
+    many = distinct > max(FEW, rows / 10)
+    if of_text and (reading.kind == "date" or (reading.kind is None and many)):
+        return Found("text", "target", remark=_oddity(column) if columns.is_text(column.type) else "")
     if reading.kind in ("date", "tensor"):
         raise DataError(f"target is a {reading.kind}", where=where, fix="name a column of numbers or classes")
-    if distinct > max(FEW, rows / 10):
+    if many:
         raise DataError(
             f"target has {distinct} different values in {rows} rows",
             where=where,
             why="neither numbers nor classes",
-            fix="name a column of numbers or classes",
+            fix="name a column of numbers or classes; or, if texts are to be written, the text that they come of: "
+            "`text: COLUMN`",
         )
-    return replace(reading, role="target", kind="category")
+    return replace(reading, role="target", kind="category", remark=WRITTEN * (of_text and reading.kind is None))
 
 
 def text(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
@@ -121,6 +129,18 @@ def text(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
         what = f"a {reading.kind}" if reading.kind else str(column.type)
         raise DataError(f"the text column is {what}", where=where, fix="name a column of free text")
     return replace(reading, kind="text", role="input")
+
+
+def check_order(raw: pa.Table, text: str, target: str, path: Path) -> None:
+    """Raise DataError if the text that is read looks like the classes of the text that is to be written."""
+    read, written = (pc.count_distinct(raw[name]).as_py() for name in (text, target))
+    if read <= FEW and 2 * read <= written:
+        raise DataError(
+            f"text {text!r} has {read} different values, target {target!r} has {written}",
+            where=str(path),
+            why="the two look swapped: what is read is few classes, what is to be written are texts",
+            fix=f"`text: {target}` and `target: {text}`, or name another text",
+        )
 
 
 def is_row_number(name: str) -> bool:
@@ -214,12 +234,17 @@ def _text(values: pa.ChunkedArray, distinct: int, reading: Found) -> Found:
     role: Role = "input" if few else "ignored"
     if not columns.is_text(values.type):
         return replace(reading, kind="category" if few else None, role=role)
-    numeric = pc.match_substring_regex(values, _NUMERIC)
     remark = "" if few else "free text: kept, not learnt from; to learn from it alone: `text: COLUMN` in params.yaml"
-    if pc.mean(numeric.cast(pa.int8())).as_py() >= 0.9:
-        odd = values.filter(pc.invert(numeric))
-        remark = f"nearly all are numbers, but not {odd[0].as_py()!r}" if len(odd) else "numbers, written as text"
-    return replace(reading, kind="category" if few else None, role=role, remark=remark)
+    return replace(reading, kind="category" if few else None, role=role, remark=_oddity(values) or remark)
+
+
+def _oddity(values: pa.ChunkedArray) -> str:
+    """What is to be said of texts that look like numbers."""
+    numeric = pc.match_substring_regex(values, _NUMERIC)
+    if pc.mean(numeric.cast(pa.int8())).as_py() < 0.9:
+        return ""
+    odd = values.filter(pc.invert(numeric))
+    return f"nearly all are numbers, but not {odd[0].as_py()!r}" if len(odd) else "numbers, written as text"
 
 
 def _distinct(values: pa.ChunkedArray) -> int:

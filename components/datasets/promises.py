@@ -24,18 +24,18 @@ What {name} promises: inferred once from its training rows, then yours to edit. 
 delete it to have it inferred anew. After a change: tidemill data fetch {name}
 
 role     input (default), target, id (names the row) or ignored (kept, never learnt from)
-kind     number, category, date, text (free text; an input of it is for families that learn from text) or tensor
+kind     number, category, date, text (free text, to be read or, as a target, to be written) or tensor
 missing  highest share of missing values in a split (default 0)
 min max  bounds of a number or a date; without them any will do
 values   all values that may come, as text; without them any will do. Those of a target are its classes:
          a target of kind number without values is for regression
 longest  most characters of a text; damaged, foreign, unknown: highest shares of texts decoded wrongly, of texts mostly
-         in a script that the training rows do not use, and of words that they do not hold
+         in a script that the column's training rows do not use, and of words that they do not hold
 dtype    of a date: how it is written where that is not ISO 8601, such as "%d/%m/%Y"
 parts    of a tensor: the columns that it is put together from, in the order of its elements; or, where each file is
          one series, a column for each channel
 duplicates   highest share of rows that repeat inputs and target of another: within a split, and across splits;
-             near: across splits, once texts are without case, signs and spaces
+             near: across splits, once texts are without case, signs and spaces; of inputs alone if the target is a text
 class_share  lowest share of training rows that the rarest class may have
 leakage      highest score on held-out rows that one column alone may reach in predicting the target
 ratings      where the target is what a user gave an item, the two columns and the highest shares of rows whose pair is
@@ -116,13 +116,15 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
     yield from _rating_checks(read)
     for name, rule in read.columns.items():
         at = ("columns", name)
-        if rule.role == "target" and rule.kind not in ("number", "category"):
-            yield (*at, "kind"), f"got {rule.kind!r} for a target, expected number or category"
+        if rule.role == "target" and rule.kind not in ("number", "category", "text"):
+            yield (*at, "kind"), f"got {rule.kind!r} for a target, expected number, category or text"
+        if rule.role == "target" and rule.kind == "text" and (inputs := _inputs(read)) != ["text"]:
+            yield (*at, "kind"), f"got a text for inputs {', '.join(inputs) or 'none'}, expected one input, a text"
         if rule.role == "target" and (rule.kind == "category") != (rule.values is not None):
             yield (
                 (*at, "kind"),
                 f"got {rule.kind} {'without' if rule.values is None else 'with'} values, expected "
-                "a target of kind category with values, or of kind number without",
+                "a target of kind category with values, or of kind number or text without",
             )
         if rule.role == "target" and rule.values is not None and len(set(rule.values)) < 2:
             yield (*at, "values"), f"got {rule.values!r}, expected two classes at least"
@@ -134,6 +136,10 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
             expected = f"one for each of {math.prod(rule.shape)} elements, or for each channel"
             yield (*at, "parts"), f"got {len(rule.parts)} parts for shape {list(rule.shape)}, expected {expected}"
         yield from _bound_checks(rule, at)
+
+
+def _inputs(read: Expectations) -> list[str]:
+    return [rule.kind for rule in read.columns.values() if rule.role == "input"]
 
 
 def _rating_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..contract import SPLITS
+from ..contract import SPLIT, SPLITS
+from ..errors import DataError
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -55,6 +56,25 @@ def assign(hashes: Hashes, strata: npt.ArrayLike, val: float = 0.2, test: float 
         cut = np.where(place < cuts[0], SPLITS.index("test"), np.where(place < cuts[1], SPLITS.index("val"), 0))
         split[rows] = cut[inverse]
     return pa.DictionaryArray.from_arrays(pa.array(split, pa.int32()), list(SPLITS)).dictionary_decode()
+
+
+def given(split: pa.Array, hashes: Hashes, strata: npt.NDArray[np.int64], where: str) -> pa.Array:
+    """A table's own split. If it has no val, a fifth of its training rows become val. Raises DataError that names
+    `where` if it holds anything else."""
+    strange = split.filter(pc.invert(pc.is_in(split, pa.array(SPLITS))))
+    if len(strange):
+        raise DataError(
+            f"column {SPLIT!r} holds {strange[0].as_py()!r}, expected {', '.join(SPLITS)}",
+            where=where,
+            why="a column of this name says which rows are which",
+            fix="rename the column, or give it these values",
+        )
+    stated = split.to_numpy(zero_copy_only=False)
+    if "val" in stated:
+        return split
+    train = stated == SPLITS[0]
+    stated[train] = assign(hashes[train], strata[train], val=0.2, test=0.0).to_numpy(zero_copy_only=False)
+    return pa.array(stated, pa.string())
 
 
 def repeats(hashes: Hashes) -> float:

@@ -12,18 +12,20 @@
 What the columns are is inferred once (inference.py, bounds.py) and stands in expectations/NAME.yaml from then on
 (promises.py). The split is a hash of what is learnt from: inputs and target; see splits.py. A column named
 `split` with train, val and test overrules it. With `user: COLUMN` and `item: COLUMN` the target is a rating: a number,
-whatever its values, and the split a hash of the pair, so that nobody is tested on what they have rated before.
+whatever its values, and the split a hash of the pair, so that nobody is tested on what they have rated before. With
+`text: COLUMN` the target may be a text too: the split is then a hash of the bare text that is read, which may stand
+there with several targets, so that nothing is tested that was learnt with another target.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -90,7 +92,7 @@ def build(source: sources.Source, stated: Expectations) -> pa.Table:
     """
     found = {
         name: Found(
-            None if rule.kind == "text" and rule.role != "input" else rule.kind,
+            None if rule.kind == "text" and not rule.is_learnt_text else rule.kind,
             rule.role,
             rule.dtype,
             rule.shape,
@@ -183,8 +185,10 @@ def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], bl
     if pair:
         rated.check(source.path, readings, target, block)
         return fixed | {name: Found("category") for name in pair} | {target: Found("number", "target")}
-    fixed[target] = inference.target(raw[target], readings[target], f"{source.path} {target}")
+    fixed[target] = inference.target(raw[target], readings[target], f"{source.path} {target}", bool(block.text))
     if block.text:
+        if fixed[target].kind == "text":
+            inference.check_order(raw, block.text, target, source.path)
         why = f"not learnt from, since params.yaml names the text {block.text!r}"
         fixed |= {n: replace(r, role="ignored", remark=why) for n, r in readings.items() if n not in fixed}
     return fixed
@@ -229,7 +233,7 @@ def _check_complete(source: sources.Source, target: pa.ChunkedArray, name: str) 
         raise DataError(
             f"target {name!r} is missing in {count} rows: {', '.join(map(str, first))}{' …' * (count > 5)}",
             where=str(source.path),
-            why="rows are counted from 0",
+            why="rows are counted from 0; an empty one is missing, and one that says so, such as NA or null",
             fix="leave out the rows without a target: they can be scored, not learnt from",
         )
 
@@ -245,9 +249,9 @@ def _target(found: dict[str, Found]) -> str:
 # ── split ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _content(table: pa.Table, found: dict[str, Found]) -> splits.Hashes:
+def _content(table: pa.Table, found: dict[str, Found], roles: Collection[str] = ("input", "target")) -> splits.Hashes:
     """One hash a row of what is learnt from: inputs and target."""
-    learnt = [name for name, kind in found.items() if kind.role in ("input", "target") and kind.kind]
+    learnt = [name for name, kind in found.items() if kind.role in roles and kind.kind]
     table = table.select(learnt)
     for at, name in enumerate(learnt):
         if found[name].kind == "text":  # texts that differ in case, signs and spaces alone fall into one split
@@ -256,19 +260,23 @@ def _content(table: pa.Table, found: dict[str, Found]) -> splits.Hashes:
 
 
 def _split(source: sources.Source, table: pa.Table, found: dict[str, Found], pair: tuple[str, str] | None) -> pa.Array:
-    content = splits.row_hashes(table.select(pair)) if pair else _content(table, found)
-    if not pair and splits.repeats(content) > COARSE:
+    target, kind = table[_target(found)], found[_target(found)].kind
+    one = pair or kind == "text"  # a pair or a text that may come with several targets, and must stay in one split
+    if pair:
+        content = splits.row_hashes(table.select(pair))
+    else:
+        content = _content(table, found, ("input",) if one else ("input", "target"))
+    if not one and splits.repeats(content) > COARSE:
         content = splits.apart(content)
-    target = table[_target(found)]
-    if pair:  # which may come with several ratings, and must stay in one split
+    if one:
         strata = np.zeros(table.num_rows, np.int64)
-    elif found[_target(found)].kind == "category":
+    elif kind == "category":
         strata = pc.dictionary_encode(target).combine_chunks().indices.to_numpy()
     else:  # numbers: fifths of their range of ranks
         numbers = target.to_numpy()
         strata = np.digitize(numbers, np.quantile(numbers, (0.2, 0.4, 0.6, 0.8)))
     if SPLIT in table.column_names:
-        split = _own_split(source, table[SPLIT].combine_chunks(), content, strata)
+        split = splits.given(table[SPLIT].combine_chunks(), content, strata, str(source.path))
     else:
         split = splits.assign(content, strata)
     empty = [name for name, count in splits.counts(split).items() if not count]
@@ -281,29 +289,9 @@ def _split(source: sources.Source, table: pa.Table, found: dict[str, Found], pai
     return split
 
 
-def _own_split(
-    source: sources.Source, split: pa.Array, content: splits.Hashes, strata: npt.NDArray[np.int64]
-) -> pa.Array:
-    """The table's own split. If it has no val, a fifth of its training rows become val."""
-    strange = split.filter(pc.invert(pc.is_in(split, pa.array(SPLITS))))
-    if len(strange):
-        raise DataError(
-            f"column {SPLIT!r} holds {strange[0].as_py()!r}, expected {', '.join(SPLITS)}",
-            where=str(source.path),
-            why="a column of this name says which rows are which",
-            fix="rename the column, or give it these values",
-        )
-    given = split.to_numpy(zero_copy_only=False)
-    if "val" in given:
-        return split
-    train = given == SPLITS[0]
-    given[train] = splits.assign(content[train], strata[train], val=0.2, test=0.0).to_numpy(zero_copy_only=False)
-    return pa.array(given, pa.string())
-
-
 def _duplicates(table: pa.Table, train: pa.Table, found: dict[str, Found]) -> Duplicates:
     """Half as many again as among the training rows, and 0.05; across splits none, unless rows repeat by nature."""
     within = splits.repeats(_content(train, found))
-    coarse = splits.repeats(_content(table, found)) > COARSE
+    coarse = found[_target(found)].kind != "text" and splits.repeats(_content(table, found)) > COARSE
     share = 1.0 if coarse else 0.0
     return Duplicates(within=min(1.0, math.ceil((1.5 * within + 0.05) * 100) / 100), across=share, near=share)

@@ -58,7 +58,7 @@ def rules(rows: pd.DataFrame, expectations: Expectations) -> list[Expectation]:
             del sound[name]
     for name, rule in sound.items():
         checks += _tensor(name, rule) if rule.kind == "tensor" else _values(name, rule, rows)
-        if rule.kind == "text" and rule.role == "input" and rows[name].notna().any():
+        if rule.is_learnt_text and rows[name].notna().any():
             checks += _text(name, rule)
     if expectations.environment:  # whose frames may well be blank
         checks += _episodes(rows, sound)
@@ -151,7 +151,7 @@ def _tensor(name: str, rule: ColumnRule) -> Checks:
 
 
 def _text(name: str, rule: ColumnRule) -> Checks:
-    if rule.longest is not None:
+    if rule.longest is not None or rule.role == "target":  # nothing can be learnt of what is to be an empty text
         yield gxe.ExpectColumnValuesToBeBetween(
             column=f"{name}.characters",
             min_value=1,
@@ -219,7 +219,7 @@ def _samples(rows: pd.DataFrame, sound: dict[str, ColumnRule], expectations: Exp
             description=f"at most {percent(share)} of the rows of any split nearly repeating a row of an earlier split",
             meta=_meta(ROWS, "near-duplicates across splits"),
         )
-    if target in sound and rows[target].notna().any():
+    if target in sound and sound[target].kind != "text" and rows[target].notna().any():
         yield from _leakage(target, sound, expectations)
 
 

@@ -2,11 +2,12 @@
 
 Numbers, categories and dates stand as they are. A tensor cannot be read value by value, so it is described: NAME holds
 its content hash, and NAME.shape, NAME.dtype, NAME.min, NAME.max, NAME.nan (elements that are no number), NAME.constant
-(all elements are one value) say the rest. Tensors are read in blocks and never leave numpy. A text that is learnt from
-stands as it is, and NAME.characters, NAME.damaged, NAME.foreign are what letters.py says of it.
+(all elements are one value) say the rest. Tensors are read in blocks and never leave numpy. A text that is read or to
+be written stands as it is, and NAME.characters, NAME.damaged, NAME.foreign are what letters.py says of it.
 
 Beside the columns stand the split, the row (its id, or its number in its split) and its content (one hash of
-inputs and target); where there is text, also what nearly is its content: the same with bare texts.
+inputs and target); where texts are read, also what nearly is its content: the same with bare texts, and without a
+target that is a text itself, since one text may become several.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def summarise(data: Data, expectations: Expectations) -> pd.DataFrame:
         for name, rule in held(expectations).items()
         if present and all(name in table.schema.names for table in present.values())
     }
-    known = {n: _scripts(present, n) for n, r in rules.items() if r.kind == "text" and r.role == "input"}
+    known = {n: _scripts(present, n) for n, r in rules.items() if r.is_learnt_text}
     parts = [_part(table, split, rules, known) for split, table in present.items()]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({SPLIT: [], ROW: []})
 
@@ -76,7 +77,8 @@ def _part(
         if name in scripts and (texts := _texts(table, name)) is not None:
             told = letters.told(texts, scripts[name])
             columns |= {f"{name}.{key}": told[key] for key in ("characters", "damaged", "foreign")}
-            bare[name] = pa.array(letters.bare(texts), pa.string())
+            if rule.role == "input":
+                bare[name] = pa.array(letters.bare(texts), pa.string())
         if rule.role == "id":
             columns[ROW] = columns[name]
         if rule.role in ("input", "target") and not pa.types.is_nested(values.type):
@@ -84,7 +86,8 @@ def _part(
     if content:
         columns[CONTENT] = splits.row_hashes(pa.table(content))
     if bare:
-        columns[NEARLY] = splits.row_hashes(pa.table(content | bare))
+        nearly = {n: v for n, v in content.items() if not (n in scripts and rules[n].role == "target")}
+        columns[NEARLY] = splits.row_hashes(pa.table(nearly | bare))
     return pd.DataFrame(columns)
 
 
