@@ -1,4 +1,4 @@
-"""The outcome of a sweep as a page to read: what won, by how much, and what else was tried."""
+"""The outcome of a sweep as a page to read: what won, by how much, whether it learnt by heart, and what else was tried."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Outcome:
 
 
 def markdown(outcome: Outcome) -> str:
-    """The short table alone."""
+    """The short table, and how far train and val rows are apart."""
     head, *rows = _result(outcome)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
+    return "\n".join([*lines, *(["", apart] if (apart := _apart(outcome.best)) else [])]) + "\n"
 
 
 def html(outcome: Outcome, pictures: Sequence[Path] = ()) -> str:
@@ -44,7 +44,7 @@ def html(outcome: Outcome, pictures: Sequence[Path] = ()) -> str:
     body = [
         f"<h1>{markup.escape(outcome.pipeline)}</h1>",
         f"<p>Trial {best.key[:8]}, epoch {best.best_epoch} of {len(best.curve)}, "
-        f"val/{outcome.objective.metric} {best.best:.6g}.</p>",
+        f"val/{outcome.objective.metric} {best.best:.6g}. {_apart(best)}</p>",
         _table(_result(outcome)),
         "<h2>Best configuration</h2>",
         _table(hyper),
@@ -54,6 +54,19 @@ def html(outcome: Outcome, pictures: Sequence[Path] = ()) -> str:
     ]
     head = f"<meta charset='utf-8'><title>{markup.escape(outcome.pipeline)}</title><style>{_STYLE}</style>"
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _apart(best: Trial) -> str:
+    """How much worse val rows are off than train rows in the epoch that is served: whether it has learnt them by heart.
+    Nothing where a family does not tell both losses."""
+    served = best.curve[best.best_epoch - 1] if 0 < best.best_epoch <= len(best.curve) else {}
+    if not {"train/loss", "val/loss"} <= served.keys():
+        return ""
+    train, val = served["train/loss"], served["val/loss"]
+    return (
+        f"In that epoch train/loss was {train:.4g} and val/loss {val:.4g}: apart by {val - train:+.4g}. "
+        "What regularises (dropout, augmentation, smoothed labels) makes the first worse, never the second."
+    )
 
 
 def _result(outcome: Outcome) -> list[list[str]]:

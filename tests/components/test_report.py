@@ -1,0 +1,29 @@
+"""What the page of a sweep says in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.contract import Metrics, Objective
+from components.sweep import Trial
+from components.tracking import report
+
+
+def outcome(curve: list[Metrics], best_epoch: int) -> report.Outcome:
+    best = Trial("k" * 64, {"lr": 0.01}, "finished", curve, 0.3, best_epoch)
+    return report.Outcome("tides", Objective("loss", "min"), best, [best], {"test/loss": 0.4}, {"test/loss": 0.9})
+
+
+def test_it_says_how_far_train_and_val_rows_are_apart_in_the_epoch_that_is_served() -> None:
+    curve = [{"train/loss": 0.5, "val/loss": 0.3}, {"train/loss": 0.1, "val/loss": 0.9}]
+    told = outcome(curve, 1)
+    for page in (report.markdown(told), report.html(told)):
+        assert "train/loss was 0.5 and val/loss 0.3: apart by -0.2" in page
+        assert "0.9:" not in page
+
+
+@pytest.mark.parametrize("curve", [[{"train/loss": 0.5, "val/rmse": 0.3}], [{"val/loss": 0.3}], []])
+def test_where_a_loss_is_not_told_nothing_is_said_of_it(curve: list[Metrics]) -> None:
+    told = outcome(curve, 1)
+    assert "apart" not in report.markdown(told) + report.html(told)
+    assert report.markdown(told).endswith("|\n")
