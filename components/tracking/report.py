@@ -1,4 +1,4 @@
-"""The outcome of a sweep as a page to read: what won, by how much, whether it learnt by heart, and what else was tried."""
+"""A sweep's outcome as a page to read: what won, by how much, whether it learnt by heart, and what else was tried."""
 
 from __future__ import annotations
 
