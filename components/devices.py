@@ -7,6 +7,8 @@ import contextlib
 import numpy as np
 import torch
 
+ENOUGH_STEPS = 20  # in an epoch
+
 
 def seeded(seed: int, epoch: int = 0) -> np.random.Generator:
     """Seed torch's global generators (dropout takes no other) and return numpy's, for one epoch (0: before the first).
@@ -25,6 +27,17 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def batch_factor(where: torch.device) -> int:
+    """How many of a configuration's batches are one here. With CUDA 4: a step of a small net is mostly the launching
+    of its kernels, which takes as long with more rows. Elsewhere 1: time goes with the rows."""
+    return 4 if where.type == "cuda" else 1
+
+
+def batch_rows(asked: int, rows: int, where: torch.device) -> int:
+    """Rows of a batch where a configuration asks for so many: more only as long as an epoch keeps ENOUGH_STEPS."""
+    return max(asked, min(asked * batch_factor(where), rows // ENOUGH_STEPS))
 
 
 def precision(where: torch.device) -> torch.dtype:

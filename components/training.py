@@ -7,8 +7,15 @@ and `adam`. Nothing here knows who drives it.
 Going on from a State is exact, bit for bit, on the same kind of device and number of threads: generators are
 seeded anew for every epoch from (seed, epoch), so there is no generator's state to keep.
 
+Batches and learning rate scale with the device (`devices.batch_rows`). K times the rows in a batch, so 1/K of the
+steps, go with √K of the learning rate (Krizhevsky 2014, "One weird trick"; for Adam: Malladi et al. 2022, "On the SDEs
+and scaling rules for adaptive gradient algorithms") and of the weight decay, so that an epoch pulls at the weights as
+before, and with the K-th power of an average's decay (Busbridge et al. 2023, "How to scale your EMA"). Adam's own two
+decays stay. Where K is not 1 it is said in the log and by the metrics train/batch_rows and train/lr_factor.
+
 A batch that does not fit the device's memory is learnt in two halves, from then on and for good: gradients are added
-up, so the step is the same but for its last bits. It is said in the log and by the metric train/micro_batches.
+up, so the step is the same but for its last bits. A batch that was scaled up is halved again, down to half of what the
+configuration asks for. It is said in the log and by the metric train/micro_batches.
 """
 
 from __future__ import annotations
@@ -16,9 +23,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +34,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .averages import follow
 from .contract import MODEL, Data, Epoch, Json, Metrics, Objective, State
-from .devices import autocast, grad_scaler, seeded
+from .devices import autocast, batch_rows, grad_scaler, seeded
 from .states import Part, pack, unpack
+
+LOG = logging.getLogger("tidemill")
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
@@ -56,10 +67,14 @@ def cosine(horizon_epochs: float, floor: float = 0.02) -> Callable[[float], floa
     return factor
 
 
+Drawing: TypeAlias = Callable[[np.random.Generator], Sequence[NDArray[np.int64]]]
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What a family tells the loop.
 
+    batch_rows rows of a batch before they scale with the device, and with them learning rate, decay and average
     loss       mean loss of a batch, with gradient, from the batch's row numbers rows_B (int64, on the device)
     evaluate   metrics of a net in evaluation mode on the val split, val/<objective> among them
     fitted     what a net needs beside its weights to serve (scalars["model"]), asked at each best epoch
@@ -67,8 +82,8 @@ class Lesson:
     average    decay of a running average of the weights, which is then what is evaluated and served; 0: none
                (Polyak & Juditsky 1992). It does for a constant learning rate what annealing does, without a horizon.
     schedule   factor on the learning rate, from the number of epochs done (a fraction inside an epoch)
-    batches    the row numbers of each batch of an epoch, every row once, drawn from the epoch's generator; None: at
-               random, batch_rows in each. For rows of many lengths: texts.buckets
+    batches    for so many rows in a batch, what draws the row numbers of each batch of an epoch, every row once, from
+               the epoch's generator; None: at random. For rows of many lengths: texts.buckets
     whole      a lesson of its own, on train and val rows, learnt epoch by epoch beside this one. Its net is served,
                from the epoch of its own lowest training loss. So val, honest as ever, chooses settings, and neither
                a row is lost to it nor the epoch left to a handful of rows
@@ -85,7 +100,7 @@ class Lesson:
     clip: float = 0.0
     average: float = 0.0
     schedule: Callable[[float], float] = constant
-    batches: Callable[[np.random.Generator], Sequence[NDArray[np.int64]]] | None = None
+    batches: Callable[[int], Drawing] | None = None
     whole: Lesson | None = None
 
 
@@ -104,6 +119,8 @@ class _Progress:
 
     served: nn.Module  # the net itself, or the average of its weights
     scaler: torch.amp.GradScaler
+    batch_rows: int
+    draw: Drawing
     epoch: int = 0
     steps: int = 0
     micro_batches: int = 1  # that a batch is learnt in
@@ -125,6 +142,8 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
             progress.whole.loss = _learn_epoch(lesson.whole, progress.whole, seeded(seed, progress.epoch))
         progress.served.eval()
         metrics = {"train/loss": loss, **lesson.evaluate(progress.served)}
+        if (scale := _scale(lesson, progress)) > 1:
+            metrics |= {"train/batch_rows": float(progress.batch_rows), "train/lr_factor": math.sqrt(scale)}
         if progress.micro_batches > 1:
             metrics["train/micro_batches"] = float(progress.micro_batches)
         _keep_best(lesson, progress, metrics)
@@ -133,7 +152,16 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
 
 def _begin(lesson: Lesson, state: State | None) -> _Progress:
     served = copy.deepcopy(lesson.net).requires_grad_(False) if lesson.average else lesson.net
-    progress = _Progress(served, grad_scaler(_device_of(lesson.net)))
+    where = _device_of(lesson.net)
+    rows = batch_rows(lesson.batch_rows, lesson.rows, where)
+    draw = lesson.batches(rows) if lesson.batches else at_random(lesson.rows, rows)
+    progress = _Progress(served, grad_scaler(where), rows, draw)
+    if (scale := _scale(lesson, progress)) > 1:
+        _scale_optimizer(lesson, math.sqrt(scale))
+        LOG.info(
+            "batches of %d rows on this device instead of %d, learning rate × %.2f",
+            *(rows, lesson.batch_rows, math.sqrt(scale)),
+        )
     progress.whole = _begin(lesson.whole, None) if lesson.whole else None
     if state is not None:
         unpack(state, _parts(lesson, progress))
@@ -147,13 +175,24 @@ def _begin(lesson: Lesson, state: State | None) -> _Progress:
     return progress
 
 
+def _scale(lesson: Lesson, progress: _Progress) -> float:
+    return progress.batch_rows / lesson.batch_rows
+
+
+def _scale_optimizer(lesson: Lesson, factor: float) -> None:
+    for group in lesson.optimizer.param_groups:
+        group["lr"] *= factor
+        if "weight_decay" in group:
+            group["weight_decay"] *= factor
+
+
 def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Generator) -> float:
     """One pass over the rows; returns the mean training loss. Batches differ by one row at most, so that
     there is never a last one of a single row, which batch norm cannot take."""
     lesson.net.train()
     where = _device_of(lesson.net)
     base = [group.setdefault("base_lr", group["lr"]) for group in lesson.optimizer.param_groups]
-    batches = lesson.batches(generator) if lesson.batches else at_random(lesson.rows, lesson.batch_rows, generator)
+    batches = progress.draw(generator)
     total = torch.zeros((), dtype=torch.float64 if where.type != "mps" else torch.float32, device=where)
     for done, rows in enumerate(batches):
         factor = lesson.schedule(progress.epoch - 1 + done / len(batches))
@@ -161,26 +200,25 @@ def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Gener
             group["lr"] = lr * factor
         total += _step(lesson, progress, torch.from_numpy(rows).to(where)) * len(rows)
         progress.steps += 1
-        _average(lesson, progress)
+        if lesson.average:
+            follow(progress.served, lesson.net, lesson.average ** _scale(lesson, progress), progress.steps)
     return float(total) / lesson.rows
 
 
-def at_random(rows: int, batch_rows: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
+def at_random(rows: int, batch_rows: int) -> Drawing:
     """Every row once, about `batch_rows` in each batch."""
-    return np.array_split(generator.permutation(rows), max(1, round(rows / batch_rows)))
+    return lambda generator: np.array_split(generator.permutation(rows), max(1, round(rows / batch_rows)))
 
 
 def _step(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Tensor:
-    loss = _gradients(lesson, progress, rows_B)
-    if loss is None:
-        progress.micro_batches = 2
-        logging.getLogger("tidemill").warning(
-            "out of memory with a batch of %d rows: each batch is learnt in two halves from here on", len(rows_B)
+    while (loss := _gradients(lesson, progress, rows_B)) is None:
+        progress.micro_batches *= 2
+        LOG.warning(
+            "out of memory with a batch of %d rows: each batch is learnt in %d parts from here on",
+            *(len(rows_B), progress.micro_batches),
         )
         if rows_B.is_cuda:
             torch.cuda.empty_cache()
-        loss = _gradients(lesson, progress, rows_B)
-        assert loss is not None  # a half that does not fit raises
     scaler = progress.scaler
     if lesson.clip:
         scaler.unscale_(lesson.optimizer)
@@ -191,12 +229,12 @@ def _step(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Te
 
 
 def _gradients(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Tensor | None:
-    """The mean loss of a batch, with its gradients in place; None if a whole batch is too large for the memory.
+    """The mean loss of a batch, with its gradients in place; None if its parts are too large for the memory.
 
-    Raises torch.OutOfMemoryError if half a batch is.
+    Raises torch.OutOfMemoryError if half of the batch that the lesson asks for is too large.
     """
     lesson.optimizer.zero_grad(set_to_none=True)
-    parts = [rows_B] if progress.micro_batches == 1 else [part for part in rows_B.tensor_split(2) if len(part)]
+    parts = [part for part in rows_B.tensor_split(progress.micro_batches) if len(part)]
     total = None
     try:
         for part in parts:
@@ -207,29 +245,13 @@ def _gradients(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> tor
             progress.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = loss.detach() if total is None else total + loss.detach()
     except torch.OutOfMemoryError as error:
-        if progress.micro_batches > 1 or len(rows_B) == 1:
-            error.add_note(f"half of a batch of {len(rows_B)} rows does not fit either: give settings a smaller batch")
+        if progress.micro_batches >= 2 * _scale(lesson, progress) or len(parts) == len(rows_B):
+            error.add_note(
+                f"a batch of {len(rows_B)} rows does not fit in {len(parts)} parts: give settings a smaller batch"
+            )
             raise
         return None  # only here, with the traceback gone, is the memory that its frames hold free again
     return total
-
-
-@torch.no_grad()
-def _average(lesson: Lesson, progress: _Progress) -> None:
-    if not lesson.average:
-        return
-    # The first steps weigh more than the decay says, or the average would remember the initial weights for long.
-    share = 1 - min(lesson.average, (1 + progress.steps) / (10 + progress.steps))
-    for mean, value in zip(_tensors(progress.served), _tensors(lesson.net), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, share)
-        else:
-            mean.copy_(value)
-
-
-def _tensors(net: nn.Module) -> list[torch.Tensor]:
-    """Weights and buffers."""
-    return [*net.parameters(), *net.buffers()]
 
 
 def _keep_best(lesson: Lesson, progress: _Progress, metrics: Metrics) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -203,7 +204,7 @@ def lesson(net: Any, data: Data, settings: Settings, objective: Objective) -> Le
         clip=settings.clip,
         average=settings.average,
         schedule=_schedule(settings),
-        batches=_batches(lengths_N, drawn, settings.batch_rows),
+        batches=partial(_batches, lengths_N, drawn),
     )
 
 

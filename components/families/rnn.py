@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -210,7 +211,7 @@ class Rnn:
             clip=settings.clip,
             average=settings.average,
             schedule=cosine(settings.horizon) if settings.horizon else constant,
-            batches=texts.buckets(read.tokens.lengths_N.numpy(), settings.batch_rows),
+            batches=partial(texts.buckets, read.tokens.lengths_N.numpy()),
         )
         yield from learn(lesson, seed, state)
 

@@ -1,10 +1,11 @@
-"""Seeds: another for each epoch, and the same again."""
+"""Seeds: another for each epoch, and the same again. Batches: larger on a GPU, if an epoch keeps its steps."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from components.devices import seeded
+from components.devices import batch_rows, seeded
 
 
 def test_seeds_differ_by_seed_and_by_epoch_and_repeat() -> None:
@@ -15,3 +16,18 @@ def test_seeds_differ_by_seed_and_by_epoch_and_repeat() -> None:
     pairs = [drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert len({p[0] for p in pairs}) == len({p[1] for p in pairs}) == 4
     assert drawn(1, 1) == pairs[-1]
+
+
+@pytest.mark.parametrize(
+    ("where", "asked", "rows", "given"),
+    [
+        ("cpu", 64, 100_000, 64),
+        ("mps", 64, 100_000, 64),
+        ("cuda", 64, 100_000, 256),
+        ("cuda", 64, 3000, 150),
+        ("cuda", 64, 1000, 64),
+        ("cuda", 64, 10, 64),
+    ],
+)
+def test_a_gpu_takes_larger_batches_where_twenty_steps_are_left(where: str, asked: int, rows: int, given: int) -> None:
+    assert batch_rows(asked, rows, torch.device(where)) == given

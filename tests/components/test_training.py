@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -174,10 +175,10 @@ def crowded(fits: int, **changes: Any) -> tuple[Lesson, list[int]]:
         tried.append(len(rows_B))
         if len(rows_B) > fits:
             raise torch.OutOfMemoryError("faked")
-        return nn.functional.cross_entropy(net(X_ND[rows_B]), Y_N[rows_B])
+        return nn.functional.cross_entropy(net(X_ND[rows_B % 96]), Y_N[rows_B % 96])
 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
-    return lesson(net=net, optimizer=optimizer, loss=loss, batch_rows=24, **changes), tried
+    return lesson(**{"net": net, "optimizer": optimizer, "loss": loss, "batch_rows": 24, **changes}), tried
 
 
 def test_a_batch_that_does_not_fit_is_learnt_in_two_halves_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -189,7 +190,7 @@ def test_a_batch_that_does_not_fit_is_learnt_in_two_halves_from_then_on(caplog: 
     assert two.metrics["train/loss"] == pytest.approx(one.metrics["train/loss"])
     assert two.metrics["train/micro_batches"] == 2 and "train/micro_batches" not in one.metrics
     assert [r.message for r in caplog.records] == [
-        "out of memory with a batch of 24 rows: each batch is learnt in two halves from here on"
+        "out of memory with a batch of 24 rows: each batch is learnt in 2 parts from here on"
     ]
 
 
@@ -205,15 +206,106 @@ def test_halves_are_still_halves_after_a_resume() -> None:
 def test_half_a_batch_that_does_not_fit_ends_the_trial() -> None:
     with pytest.raises(torch.OutOfMemoryError) as raised:
         epochs(crowded(6)[0], 1)
-    assert raised.value.__notes__ == ["half of a batch of 24 rows does not fit either: give settings a smaller batch"]
+    assert raised.value.__notes__ == ["a batch of 24 rows does not fit in 2 parts: give settings a smaller batch"]
+
+
+# ── batches ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_batches_of_ones_own_are_resumed_bit_for_bit() -> None:
-    def batches(generator: Any) -> list[Any]:
-        order = generator.permutation(96)
-        return [order[:10], order[10:50], order[50:]]
+    def batches(batch_rows: int) -> training.Drawing:
+        assert batch_rows == 20
+
+        def drawn(generator: Any) -> list[Any]:
+            order = generator.permutation(96)
+            return [order[:10], order[10:50], order[50:]]
+
+        return drawn
 
     whole = epochs(lesson(batches=batches), 4)
     rest = epochs(lesson(batches=batches), 2, state=whole[1][1])
     assert all(same(a[1], b[1]) for a, b in zip(whole[2:], rest, strict=True))
     assert not same(whole[0][1], epochs(lesson(), 1)[0][1])
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that takes four batches as one."""
+    monkeypatch.setattr(devices, "batch_factor", lambda _: 4)
+
+
+def sizes(made: Lesson) -> list[int]:
+    """Of the batches of its first epoch."""
+    seen: list[int] = []
+
+    def loss(rows_B: torch.Tensor) -> torch.Tensor:
+        seen.append(len(rows_B))
+        return made.loss(rows_B)
+
+    epochs(dataclasses.replace(made, loss=loss), 1)
+    return seen
+
+
+@pytest.mark.usefixtures("wide")
+def test_on_a_wide_device_a_batch_is_larger_and_the_learning_rate_goes_with_its_root(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "tidemill")
+    made = lesson(lr=0.01, rows=4000, batch_rows=20, loss=lambda _: made.net(X_ND).square().mean())
+    (epoch, _), *_ = epochs(made, 1)
+    assert epoch.metrics["train/batch_rows"] == 80 and epoch.metrics["train/lr_factor"] == 2
+    assert [group["lr"] for group in made.optimizer.param_groups] == [0.02, 0.02]
+    assert [group["weight_decay"] for group in made.optimizer.param_groups] == [0.02, 0.0]
+    assert [r.message for r in caplog.records] == [
+        "batches of 80 rows on this device instead of 20, learning rate × 2.00"
+    ]
+    again = lesson(rows=4000, batch_rows=20, loss=lambda _: again.net(X_ND).square().mean())
+    assert sizes(again) == [80] * 50
+
+
+@pytest.mark.usefixtures("wide")
+def test_an_epoch_keeps_its_steps_on_a_wide_device() -> None:
+    assert sizes(lesson(batch_rows=2)) == [4] * 24, "96 rows: 20 steps of 4 at least, not 12 of 8"
+    few = epochs(lesson(batch_rows=20), 1)[0]
+    assert "train/batch_rows" not in few[0].metrics and sizes(lesson(batch_rows=20)) == [20, 19, 19, 19, 19]
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_drawing_of_ones_own_is_asked_for_larger_batches() -> None:
+    assert sizes(lesson(batch_rows=2, batches=lambda rows: training.at_random(96, rows))) == [4] * 24
+
+
+def test_where_nothing_scales_all_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = epochs(lesson(batch_rows=2, average=0.9), 2)
+    monkeypatch.setattr(devices, "batch_factor", lambda _: 4)
+    scaled = epochs(lesson(batch_rows=2, average=0.9), 2)
+    monkeypatch.setattr(devices, "batch_factor", lambda _: 1)
+    again = epochs(lesson(batch_rows=2, average=0.9), 2)
+    assert all(same(a[1], b[1]) and a[0].metrics == b[0].metrics for a, b in zip(plain, again, strict=True))
+    assert not same(plain[0][1], scaled[0][1])
+
+
+@pytest.mark.usefixtures("wide")
+def test_going_on_is_exact_on_a_wide_device_too() -> None:
+    def fresh() -> Lesson:
+        return lesson(batch_rows=2, average=0.9, schedule=training.cosine(3), whole=lesson(batch_rows=2, average=0.9))
+
+    whole = epochs(fresh(), 4)
+    rest = epochs(fresh(), 2, state=whole[1][1])
+    assert all(same(a[1], b[1]) and a[0].metrics == b[0].metrics for a, b in zip(whole[2:], rest, strict=True))
+
+
+@pytest.mark.parametrize(("fits", "parts"), [(80, 1), (40, 2), (20, 4), (10, 8)])
+@pytest.mark.usefixtures("wide")
+def test_what_was_scaled_up_is_halved_down_to_half_of_what_was_asked_for(fits: int, parts: int) -> None:
+    """What fits without scaling fits with it."""
+    made, tried = crowded(fits, rows=1600, batch_rows=20)
+    assert epochs(made, 1)[0][0].metrics.get("train/micro_batches", 1) == parts
+    assert tried[-1] == fits
+
+
+@pytest.mark.usefixtures("wide")
+def test_less_than_half_of_what_was_asked_for_ends_the_trial() -> None:
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        epochs(crowded(9, rows=1600, batch_rows=20)[0], 1)
+    assert raised.value.__notes__ == ["a batch of 80 rows does not fit in 8 parts: give settings a smaller batch"]
