@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # params.py reads the table below: nothing heavy may come wit
     from ..expectations import Expectations
     from ..params import DatasetBlock
     from ..workspace import Workspace
-    from .packages import Member
+    from .packages import Reader
 
 BUILT_IN = {
     "digits": "components.datasets.digits",
@@ -31,6 +31,7 @@ BUILT_IN = {
     "italy-power": "components.datasets.italy_power",
     "movie-sentiment": "components.datasets.movie_sentiment",
     "spelling-to-sound": "components.datasets.spelling_to_sound",
+    "translate-en-fr": "components.datasets.translate_en_fr",
 }
 
 
@@ -42,8 +43,9 @@ class Dataset(Protocol):
 
     SOURCE: str
 
-    def build(self, read: Callable[[Member], bytes], /) -> pa.Table:
-        """All rows in a fixed order, with the split of each. `read` has the bytes of a file in a package."""
+    def build(self, read: Reader, /) -> pa.Table:
+        """All rows in a fixed order, with the split of each. `read` has the bytes of a file in a package, or of many
+        files of one."""
 
     def expectations(self) -> Expectations: ...
 
@@ -104,7 +106,7 @@ def recipe(workspace: Workspace, name: str, block: DatasetBlock, say: Callable[[
 
     if not block.table:
         found = module(name, block)
-        read = partial(packages.read, cache=workspace.state / "packages", say=lambda text: say(f"{name}: {text}"))
+        read = packages.Reader(workspace.state / "packages", lambda text: say(f"{name}: {text}"))
         return Recipe({"source": found.SOURCE}, partial(found.build, read), (block.source or name) in BUILT_IN)
     from . import table as tables
 

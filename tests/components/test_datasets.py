@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import gettext
 import gzip
 import hashlib
 import io
+import struct
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +32,10 @@ from components.datasets import (
     parquet,
     spelling_to_sound,
     splits,
+    translate_en_fr,
     ucr,
 )
-from components.datasets.packages import Member
+from components.datasets.packages import Member, Members
 from components.errors import DataError, ParamsError
 from components.params import DatasetBlock, Params
 from components.versioning import tracked
@@ -43,6 +47,7 @@ TASKS: dict[str, Task] = {  # the others: classification
     "cartpole": "control",
     "movies": "regression",
     "spelling-to-sound": "text2text",
+    "translate-en-fr": "text2text",
 }
 
 
@@ -173,6 +178,55 @@ def test_spelling_to_sound_is_what_the_dictionary_has_without_stress(workspace: 
     assert bare.groupby("bare")["split"].nunique().max() == 1 and bare["bare"].nunique() < 126_052
     shares = found["split"].value_counts(normalize=True)
     assert shares.to_dict() == pytest.approx({"train": 0.9, "val": 0.05, "test": 0.05}, abs=0.002)
+
+
+def test_translate_en_fr_is_what_gettext_says(workspace: Workspace) -> None:
+    read = packages.Reader(workspace.state / "packages", print)
+    table = rows(workspace, "translate-en-fr").to_pandas()
+    assert len(table) == 17_355 and table["english"].is_unique and table["id"].tolist() == list(range(17_355))
+    assert table["package"].drop_duplicates().tolist() == [p.package for p in translate_en_fr.PACKAGES]
+    files = read(translate_en_fr.PACKAGES[0])
+    assert len(files) == 13
+    admin = gettext.GNUTranslations(io.BytesIO(files["django/contrib/admin/locale/fr/LC_MESSAGES/django.mo"]))
+    found = dict(zip(table["english"], table["french"], strict=True))
+    said = "Log in again"
+    assert found[said] == admin.gettext(said) != said
+    forms = ("%(count)s %(name)s was changed successfully.", "%(count)s %(name)s were changed successfully.")
+    assert [found[form] for form in forms] == [admin.ngettext(*forms, n) for n in (1, 2)]
+    assert not table["english"].str.contains(r"[\x04\0\n\xa0]").any()
+    bare = table.assign(bare=letters.bare(table["english"].tolist()))
+    assert bare.groupby("bare")["split"].nunique().max() == 1 and bare["bare"].duplicated().any()
+
+
+def catalogue(messages: dict[str, str]) -> bytes:
+    """A compiled catalogue."""
+    texts = [text.encode() for pair in messages.items() for text in pair]
+    starts = np.cumsum([28 + 8 * len(texts), *(len(text) + 1 for text in texts)])[:-1]
+    places = [struct.pack("<2I", len(text), start) for text, start in zip(texts, starts, strict=True)]
+    head = struct.pack("<7I", 0x950412DE, 0, len(messages), 28, 28 + 8 * len(messages), 0, 0)
+    return b"".join([head, *places[::2], *places[1::2], *(text + b"\0" for text in texts)])
+
+
+def test_what_no_one_can_learn_from_is_in_no_translation() -> None:
+    given = {
+        "": "Content-Type: text/plain; charset=UTF-8\n",
+        "menu\x04Open\n  it": "Ouvre\u00a0!",
+        "%d row\0%d rows": "%d ligne\0%d lignes",
+        "%(a)s {b} <br>": "%(a)s {b} <br>",
+        "Nobody has translated this": "Nobody has translated this",
+        "Type": "Type",
+        "x" * 301: "long",
+        "open it": "",
+    }
+    assert gettext.GNUTranslations(io.BytesIO(catalogue(given))).gettext("Type") == "Type"
+    found = list(translate_en_fr.pairs(catalogue(given)))
+    assert found[1:4] == [("Open it", "Ouvre !"), ("%d row", "%d ligne"), ("%d rows", "%d lignes")]
+    read: Any = {translate_en_fr.PACKAGES[0]: {"a.mo": catalogue(given)}}
+    more = {"Open it": "Ouvrez", "Close it": "Ferme"}
+    table = translate_en_fr.build(lambda package: read.get(package, {"b.mo": catalogue(more)}))  # type: ignore[arg-type]
+    pairs = dict(zip(table["english"].to_pylist(), table["french"].to_pylist(), strict=True))
+    assert pairs == dict(found[1:4]) | {"Type": "Type", "Close it": "Ferme"}
+    assert table["package"].to_pylist() == ["Django"] * 4 + ["wagtail"]
 
 
 def test_cartpole_is_whole_episodes_each_in_one_split(workspace: Workspace) -> None:
@@ -415,6 +469,46 @@ def test_a_file_in_an_archive_in_a_source_archive(shelf: Path, tmp_path: Path) -
     absent = dataclasses.replace(wanted, inside="deep/other.csv")
     with pytest.raises(DataError, match=r"no deep/other\.csv in drift-1\.0/more/rows\.tar\.gz"):
         packages.read(absent, tmp_path / "other", said.append)
+
+
+def members(paths: str, files: dict[str, bytes]) -> Members:
+    printed = "".join(f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in sorted(files.items()))
+    return Members("shells", "1.0", paths, hashlib.sha256(printed.encode()).hexdigest())
+
+
+def test_many_files_of_a_package_are_one_download_and_have_one_hash(shelf: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(shelf / "shells-1.0-py3-none-any.whl", "a") as wheel:
+        for path in ("shells/z.txt", "shells/deep/a.txt", "shells/z.txt.old"):
+            wheel.writestr(path, path)
+    said: list[str] = []
+    texts = {"shells/deep/a.txt": b"shells/deep/a.txt", "shells/z.txt": b"shells/z.txt"}
+    wanted = members(r"shells/.*\.txt", texts)
+    read = packages.Reader(tmp_path / "cache", said.append)
+    assert read(wanted) == texts and list(read(wanted)) == sorted(texts)
+    assert read(member()) == CONTENT
+    assert said == ["downloading shells==1.0", "downloaded shells-1.0-py3-none-any.whl, 0.0 MB"]
+    (shelf / "shells-1.0-py3-none-any.whl").unlink()
+    assert packages.Reader(tmp_path / "cache", said.append)(wanted) == texts and len(said) == 2
+    kept = tmp_path / "cache" / wanted.sha256
+    for damaged in (kept.read_bytes()[:-30], kept.read_bytes().replace(b"shells/z", b"shells/y")):
+        kept.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"pip cannot download shells==1\.0"):
+            packages.Reader(tmp_path / "cache", said.append)(wanted)
+
+
+@pytest.mark.parametrize(
+    ("paths", "files", "fault"),
+    [
+        (r"shells/.*", {"shells/rows.csv": b"other"}, r"1 files shells/\.\* are not those that were pinned"),
+        (r"shells/.*\.txt", {"shells/a.txt": b""}, r"0 files (.|\n)*SHA-256 is [0-9a-f]{64}, expected"),
+    ],
+)
+def test_files_that_are_not_those_that_were_pinned(
+    shelf: Path, tmp_path: Path, paths: str, files: dict[str, bytes], fault: str
+) -> None:
+    with pytest.raises(DataError, match=fault):
+        packages.Reader(tmp_path / "cache", lambda _: None)(members(paths, files))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_source_archive_that_is_not_the_pinned_one_never_runs(shelf: Path, tmp_path: Path) -> None:
