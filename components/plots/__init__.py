@@ -25,17 +25,20 @@ from ..tensors import is_image, is_series
 from . import figures
 
 BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
+ROWS: Mapping[Task, int] = {"text2text": 512}  # of the test rows that are looked at, where each is written for
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The test rows and what the model makes of them."""
+    """Test rows and what the model makes of them. `named` says which they are."""
 
+    model: Model
     spec: Spec
     rows: pa.Table
     scored: pa.Table
     title: str
+    named: str
 
     def truth(self) -> NDArray[np.int64]:
         """The classes of the rows, by number."""
@@ -43,6 +46,12 @@ class Seen:
 
     def floats(self, name: str) -> Floats:
         return np.asarray(self.scored[name].to_numpy(), np.float64)
+
+    def losses(self) -> Floats:
+        """Of each row, as its family measures it."""
+        outcomes = self.model.judge({"test": self.rows}, "test")
+        each = ({name: array[at : at + 1] for name, array in outcomes.items()} for at in range(self.rows.num_rows))
+        return np.array([self.model.measure(one, "test").get("test/loss", np.nan) for one in each], np.float64)
 
 
 def draw(
@@ -56,8 +65,9 @@ def draw(
     title = name or data.spec.dataset
     _curves(folder, model, data, trials, objective, title)
     if data.spec.task in _BY_TASK:
-        rows = data.splits["test"]
-        _BY_TASK[data.spec.task](folder, Seen(data.spec, rows, _score(model, rows), title))
+        rows = data.splits["test"].slice(0, ROWS.get(data.spec.task))
+        named = "test rows" if rows.num_rows == data.splits["test"].num_rows else f"first {rows.num_rows} test rows"
+        _BY_TASK[data.spec.task](folder, Seen(model, data.spec, rows, _score(model, rows), title, named))
     return sorted(file for file in folder.iterdir() if file.is_file())
 
 
@@ -166,18 +176,34 @@ def _anomaly(folder: Path, seen: Seen) -> None:
     )
 
 
+def _text2text(folder: Path, seen: Seen) -> None:
+    (source,), loss_N, score_N = seen.spec.columns, seen.losses(), seen.floats("score")
+    texts = {source.name: seen.rows[source.name].to_pylist()}
+    texts |= {"wanted": seen.rows[seen.spec.target].to_pylist(), "written": seen.scored["text"].to_pylist()}
+    captions = [f"loss {loss:.3f} a token, score {score:.3f}" for loss, score in zip(loss_N, score_N, strict=True)]
+    _worst(folder, seen, {**texts, "loss": loss_N, "score": score_N}, captions, ("wanted", "written"))
+
+
 _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
     "classification": _classification,
     "regression": _regression,
     "anomaly": _anomaly,
+    "text2text": _text2text,
 }
 
 
 # ── the worst rows ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _worst(folder: Path, seen: Seen, shown: Mapping[str, Sequence[Any] | Floats], captions: Sequence[str]) -> None:
-    """The test rows of the highest loss (or score): a table, and a picture if they are images, series or texts."""
+def _worst(
+    folder: Path,
+    seen: Seen,
+    shown: Mapping[str, Sequence[Any] | Floats],
+    captions: Sequence[str],
+    below: Sequence[str] = (),
+) -> None:
+    """The rows of the highest loss (or score): a table, and a picture if they are images, series or texts. `below`: of
+    `shown`, what stands below each text."""
     order = np.argsort(-np.asarray(shown["loss"]), kind="stable")[:WORST]
     columns: dict[str, Any] = {"row": order}
     if seen.spec.id:
@@ -190,17 +216,25 @@ def _worst(folder: Path, seen: Seen, shown: Mapping[str, Sequence[Any] | Floats]
     for looks_so, grid in ((is_image, figures.pictures), (is_series, figures.strips)):
         shown_as = [c for c in seen.spec.columns if c.kind == "tensor" and looks_so(c.shape, c.parts)]
         if len(shown_as) == 1:
-            made = figures.figure(9.6, 7.2, f"{seen.title}: the {len(order)} test rows of the highest loss")
+            made = figures.figure(9.6, 7.2, f"{seen.title}: the {len(order)} of the {seen.named} with the highest loss")
             cells = seen.rows[shown_as[0].name].combine_chunks().take(pa.array(order)).to_numpy_ndarray()
             grid(made, list(cells), [captions[i] for i in order], columns=6)
             figures.save(made, folder / "worst.png")
             return
-    text = next((c for c in seen.spec.columns if c.kind == "text"), None)
-    if text:
-        made = figures.figure(9.6, 9.6, f"{seen.title}: the {min(TEXTS, len(order))} test rows of the highest loss")
-        said = seen.rows[text.name].take(pa.array(order[:TEXTS])).to_pylist()
-        figures.texts(made, [t or "" for t in said], [captions[i] for i in order[:TEXTS]])
+    if any(c.kind == "text" for c in seen.spec.columns):
+        drawn = order[:TEXTS]
+        title = f"{seen.title}: the {len(drawn)} of the {seen.named} with the highest loss"
+        made = figures.figure(9.6, 9.6, title)
+        more = [[f"{name}: {shown[name][i]}" for name in below] for i in drawn]
+        figures.texts(made, _said(seen, drawn, more), [captions[i] for i in drawn])
         figures.save(made, folder / "worst.png")
+
+
+def _said(seen: Seen, drawn: NDArray[np.int64], more: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The first text of these rows, and what else stands below each."""
+    name = next(c.name for c in seen.spec.columns if c.kind == "text")
+    said = seen.rows[name].take(pa.array(drawn)).to_pylist()
+    return [[text or "", *others] for text, others in zip(said, more, strict=True)]
 
 
 def _short(value: Any) -> Any:

@@ -22,6 +22,7 @@ BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#B8B8B8", "#2
 DPI = 110
 NUMBERED = 12  # classes up to which a confusion matrix has its counts written in it
 COLUMNS, LINES = 105, 3  # characters of a line, and lines, in which a text is shown
+LINE_INCHES = 0.17  # height of such a line
 DRAWN = 4000  # points that a scatter plot holds at most
 _drawing = threading.Lock()  # matplotlib's fonts are not made for threads
 
@@ -166,19 +167,26 @@ def pictures(made: Figure, images: Sequence[Floats], captions: Sequence[str], co
     axes.set_ylim(-1.3 * lines + 0.2, 0.3)
 
 
-def texts(made: Figure, said: Sequence[str], captions: Sequence[str]) -> None:
-    """One text below the other, each in LINES lines at most, under its caption."""
-    axes, step = made.add_subplot(), LINES + 1.6
+def texts(made: Figure, said: Sequence[Sequence[str]], captions: Sequence[str]) -> None:
+    """Groups of texts, one below the other, each text in LINES lines at most (two, where it is not alone), each group
+    under its caption. The figure becomes as high as they need."""
+    most = LINES if all(len(group) == 1 for group in said) else 2
+    groups = [[line for text in group for line in _lines(text, most)] for group in said]
+    axes, top = made.add_subplot(), 0.0
     axes.set_axis_off()
-    for index, (text, caption) in enumerate(zip(said, captions, strict=True)):
-        top = -step * index
-        plain = "".join(c if c.isprintable() else " " for c in text)
-        lines = textwrap.wrap(plain, COLUMNS, max_lines=LINES, placeholder=" …") or ["(nothing)"]
+    for lines, caption in zip(groups, captions, strict=True):
         # Without mathematics: a $ in a text is a dollar.
         axes.text(0, top, caption, fontsize=9, color=ORANGE, va="top", parse_math=False)
         axes.text(0, top - 1.1, "\n".join(lines), fontsize=9, color=INK, va="top", parse_math=False)
+        top -= len(lines) + 1.8
+    made.set_figheight(0.6 - LINE_INCHES * top)
     axes.set_xlim(0, 1)
-    axes.set_ylim(-step * max(len(said), 1), 0.5)
+    axes.set_ylim(min(top, -1), 0.5)
+
+
+def _lines(text: str, most: int) -> list[str]:
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return textwrap.wrap(plain, COLUMNS, max_lines=most, placeholder=" …") or ["(nothing)"]
 
 
 def strips(made: Figure, series: Sequence[Floats], captions: Sequence[str], columns: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from components import plots
-from components.contract import Column, Data, Hyper, Metrics, Objective, Spec, Task
+from components.contract import Column, Data, Hyper, Metrics, Objective, Outcomes, Spec, Task
 from components.model import Model
 from components.plots import figures
 from components.sweep import Trial
@@ -48,6 +48,7 @@ OUTPUTS: dict[tuple[Task, int], pa.Schema] = {
     ("regression", 0): pa.schema([("prediction", pa.float64())]),
     ("anomaly", 2): pa.schema([("anomaly_score", pa.float32())]),
     ("control", 0): pa.schema([("action", pa.int64())]),
+    ("text2text", 0): pa.schema([("text", pa.string()), ("score", pa.float64())]),
 }
 
 
@@ -156,6 +157,43 @@ def test_texts_are_shown_as_they_are(tmp_path: Path, said: str | None) -> None:
     assert looks_drawn(tmp_path / "worst.png")
     head, first, second, *_ = read(tmp_path / "worst.csv")
     assert (first[head.index("said")], second[head.index("said")]) == (said or "", "text 23")
+
+
+class Writing(Knowing):
+    """Writes as it was told to, and counts for how many rows."""
+
+    asked = 0
+
+    def score(self, net: pa.Table, batch: pa.RecordBatch) -> pa.RecordBatch:
+        Writing.asked += len(batch)
+        at = pa.array([int(said.removeprefix("text ")) for said in batch.column("said").to_pylist()])
+        return net.take(at).combine_chunks().to_batches()[0]
+
+    def judge(self, net: pa.Table, data: Data, split: str) -> Outcomes:
+        right = np.array(net["text"].to_pylist()[: len(data.splits[split])]) == data.splits[split]["y"].to_pylist()
+        return {"loss": np.where(right, 0.5, 3.0)}
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
+        return {f"{split}/loss": float(outcomes["loss"].mean())}
+
+
+def test_text_to_text_shows_what_was_read_wanted_and_written(tmp_path: Path) -> None:
+    rows, bad = 700, (17, 600)
+    table = pa.table({"said": [f"text {i}" for i in range(rows)], "y": [f"Text {i}" for i in range(rows)]})
+    written = pa.table(
+        {"text": [f"{'T' if i not in bad else 't'}ext {i}" for i in range(rows)], "score": [-0.25] * rows},
+        OUTPUTS["text2text", 0],
+    )
+    spec = Spec("texts", "text2text", (Column("said", "text", longest=40),), "y")
+    Writing.asked = 0
+    model, data = Model(Writing(), spec, {}, written, ""), Data(spec, dict.fromkeys(("train", "val", "test"), table))
+    files = plots.draw(tmp_path, model, data, trials(), OBJECTIVE)
+    assert [f.name for f in files] == ["curves.csv", "learning_curves.png", "worst.csv", "worst.png"]
+    assert Writing.asked == 512, "the rest of the test rows is not written for"
+    head, first, second, *_ = read(tmp_path / "worst.csv")
+    assert head == ["row", "said", "wanted", "written", "loss", "score"]
+    assert first == ["17", "text 17", "Text 17", "text 17", "3", "-0.25"] and second[0] == "0"
+    assert looks_drawn(tmp_path / "worst.png")
 
 
 def test_series_with_gaps_and_of_one_value_are_drawn(tmp_path: Path) -> None:
