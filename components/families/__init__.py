@@ -15,6 +15,8 @@ FAMILIES = {
     "cnn1d": "components.families.cnn1d:Cnn1d",
     "autoencoder": "components.families.autoencoder:Autoencoder",
     "rnn": "components.families.rnn:Rnn",
+    "seq2seq": "components.families.seq2seq:Seq2seq",
+    "transformer": "components.families.transformer:Transformer",
     "dqn": "components.families.dqn:Dqn",
     "recommender": "components.families.recommender:Recommender",
 }

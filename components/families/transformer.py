@@ -1,0 +1,231 @@
+"""transformer: texts that become texts, by attention alone (Vaswani et al. 2017, "Attention is all you need").
+
+Two nets. "encoder-decoder" is the paper's: an encoder reads the source in both directions, a decoder writes the target
+and looks at what the encoder made of it. "decoder" is one stack that reads source, START and target as one sequence,
+from left to right (Radford et al. 2018, "Improving language understanding by generative pre-training"; 2019, "Language
+models are unsupervised multitask learners"). It, too, learns from the target's tokens alone: these are what is
+measured, so both nets are taught and compared by one sum, and no part of a small net goes into foretelling sources.
+
+How it differs from the paper: layers normalise first and tell places by turning (attention.py says whose ideas these
+are), which on a CPU costs little more than adding waves, and knows no longest text; the target's embeddings are the
+output's weights (Press & Wolf 2017), and the source's embeddings too where one vocabulary serves both; linear layers of
+attention have no bias, and its weights no dropout, which would rule out fused kernels; tokens that are read, of source
+and target, may be hidden at random (Bowman et al. 2016, "Generating sentences from a continuous space"); AdamW with a
+cosine for Adam with an inverse root; and what is served is a running average of the weights, not the mean of the last
+checkpoints.
+
+Legend: B rows of a batch, H hypotheses, S tokens of a source, T of a target, N of source and target, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import texts, writing
+from ..attention import Sizes, Stack, View, sight, turns
+from ..contract import (
+    Codes,
+    Data,
+    Domain,
+    Epoch,
+    Hyper,
+    Kind,
+    Learning,
+    Metrics,
+    Objective,
+    Outcomes,
+    Spec,
+    State,
+    Task,
+    Uniform,
+)
+from ..decoding import Cache
+from ..devices import device, seeded
+from ..errors import ParamsError
+from ..settings import configure
+from ..states import unpack
+from ..texts import PAD, START, UNKNOWN, Tokens
+from ..training import learn
+from ..writing import Pairs, Vocabularies
+
+NETS = ("encoder-decoder", "decoder")
+
+
+@dataclass(frozen=True)
+class Settings(writing.Settings):
+    """Settings beside those of every family that writes.
+
+    net            encoder-decoder or decoder, which needs one kind of vocabulary for source and target
+    depth          layers of the encoder and of the decoder each
+    wider          width of a layer's inner part, over that of the net
+    dropout        of embeddings and of what each sublayer adds
+    token_dropout  share of the tokens read that are hidden from a step
+    """
+
+    net: str = "encoder-decoder"
+    width: int = 128
+    heads: int = 4
+    depth: int = 3
+    wider: int = 4
+    dropout: float = 0.1
+    token_dropout: float = 0.0
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.width, self.heads, self.depth, self.wider, self.dropout)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.net not in NETS:
+            raise ParamsError(f"setting 'net' got {self.net!r}, expected one of {', '.join(NETS)}")
+        if self.width % (2 * self.heads):
+            raise ParamsError(f"setting 'width' got {self.width}, expected a multiple of 2 × {self.heads} heads")
+        if self.net == "decoder" and self.source != self.target:
+            raise ParamsError(
+                f"settings 'source' and 'target' got {self.source!r} and {self.target!r}, expected the same for both",
+                why="net 'decoder' reads both as one sequence",
+                fix="give both one kind, or take net 'encoder-decoder'",
+            )
+
+
+class Net(nn.Module):
+    def __init__(self, spec: Spec, known: Vocabularies, settings: Settings) -> None:
+        super().__init__()
+        self.spec, self.known, self.settings = spec, known, settings
+        joined = settings.net == "decoder"
+        self.target = nn.Embedding(known.target.size, settings.width)
+        self.source = None if known.shared else nn.Embedding(known.source.size, settings.width)
+        self.encoder = None if joined else Stack(settings.sizes, reads=False)
+        self.decoder = Stack(settings.sizes, reads=not joined)
+        self.dropout = nn.Dropout(settings.dropout)
+        for table in (self.target, self.source):
+            if table is not None:
+                nn.init.normal_(table.weight, std=settings.width**-0.5)
+
+    def logits(self, pairs: Pairs, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ids_BT, lengths_B = pairs.target.padded(rows_B)
+        last_BT = functional.pad(self._hidden(ids_BT[:, :-1]), (1, 0), value=START)
+        if self.encoder is None:
+            x_BTD = self._along(pairs.source, rows_B, last_BT, lengths_B)
+        else:
+            _, cache = self.read(pairs.source, rows_B)
+            view = View(self._turns(torch.arange(last_BT.shape[1])[None]), causal=True, source=sight(cache["there"]))
+            x_BTD, _ = self.decoder(self._embedded(last_BT), view, cache)
+        return self._said(x_BTD), ids_BT.to(x_BTD.device)
+
+    def _along(
+        self, source: Tokens, rows_B: torch.Tensor, last_BT: torch.Tensor, lengths_B: torch.Tensor
+    ) -> torch.Tensor:
+        """x_BTD of target tokens that follow right behind their sources, so only ends of rows are padded, and what
+        comes later is not seen anyway: no mask."""
+        ids_BS, sources_B = source.padded(rows_B)
+        at_BT = sources_B[:, None] + torch.arange(last_BT.shape[1])
+        ids_BN = functional.pad(self._hidden(ids_BS), (0, last_BT.shape[1]), value=PAD).scatter(1, at_BT, last_BT)
+        ids_BN = ids_BN[:, : int((sources_B + lengths_B).max())]
+        at_1N = torch.arange(ids_BN.shape[1])[None]
+        x_BND, _ = self.decoder(self._embedded(ids_BN), View(self._turns(at_1N), causal=True))
+        at_BT1 = at_BT.clamp(max=ids_BN.shape[1] - 1)[:, :, None].to(x_BND.device)
+        x_BTD: torch.Tensor = x_BND.gather(1, at_BT1.expand(-1, -1, x_BND.shape[2]))
+        return x_BTD
+
+    def read(self, source: Tokens, rows_B: torch.Tensor) -> tuple[torch.Tensor, Cache]:
+        """x_BSD of the sources, and what `step` goes on from: keys and values by layer, to be "read" or as the
+        decoder's "own"; where the source is "there", and which tokens the decoder has "written" or read itself."""
+        ids_BS, _ = source.padded(rows_B)
+        there_BS = (ids_BS != PAD).to(self.target.weight.device)
+        turn, x_BSD = self._turns(torch.arange(ids_BS.shape[1])[None]), self._embedded(self._hidden(ids_BS), True)
+        if self.encoder is None:
+            x_BSD, own = self.decoder(x_BSD, View(turn, causal=True))
+            return x_BSD, {**own, "written": there_BS}
+        x_BSD, _ = self.encoder(x_BSD, View(turn, own=sight(there_BS)))
+        return x_BSD, {**self.decoder.remembered(x_BSD, turn), "there": there_BS, "written": there_BS[:, :0]}
+
+    def begin(self, source: Tokens, rows_B: torch.Tensor) -> Cache:
+        return self.read(source, rows_B)[1]
+
+    def step(self, last_H: torch.Tensor, cache: Cache) -> tuple[torch.Tensor, Cache]:
+        written_HT = functional.pad(cache["written"], (0, 1), value=True)
+        turn = self._turns(written_HT.sum(1, keepdim=True) - 1)
+        view = View(turn, own=sight(written_HT), source=sight(cache["there"]) if "there" in cache else None)
+        x_H1D, own = self.decoder(self._embedded(last_H[:, None]), view, cache)
+        return self._said(x_H1D[:, 0]), {**cache, **own, "written": written_HT}
+
+    def _turns(self, at_BT: torch.Tensor) -> torch.Tensor:
+        return turns(at_BT.to(self.target.weight.device), self.settings.sizes)
+
+    def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        if not self.training or not self.settings.token_dropout:
+            return ids_BT
+        hidden_BT = (torch.rand(ids_BT.shape) < self.settings.token_dropout) & (ids_BT != PAD)
+        return ids_BT.masked_fill(hidden_BT, UNKNOWN)
+
+    def _embedded(self, ids_BT: torch.Tensor, source: bool = False) -> torch.Tensor:
+        table = self.source if source and self.source is not None else self.target
+        x_BTD: torch.Tensor = self.dropout(table(ids_BT.to(table.weight.device)) * self.settings.width**0.5)
+        return x_BTD
+
+    def _said(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x_BTD, self.target.weight)
+
+
+class Transformer:
+    learning: ClassVar[Learning] = "supervised"
+    tasks: ClassVar[tuple[Task, ...]] = ("text2text",)
+    kinds: ClassVar[tuple[Kind, ...]] = ("text",)
+    Settings: ClassVar[type[Settings]] = Settings
+
+    def objective(self, spec: Spec) -> Objective:  # noqa: ARG002
+        """Loss of all tokens: it is there after each epoch, texts are written only to be measured."""
+        return Objective("loss", "min")
+
+    def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
+        return {
+            "dropout": Uniform(0.0, 0.2),
+            "token_dropout": Uniform(0.0, 0.1),
+            "lr": Uniform(1e-3, 4e-3, log=True, mutable=True),
+        }
+
+    def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
+        settings = configure(Settings, hyper)
+        seeded(seed)
+        net = Net(data.spec, writing.vocabularies(data, settings), settings).to(device())
+        yield from learn(writing.lesson(net, data, settings, self.objective(data.spec)), seed, state)
+
+    def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
+        net = Net(spec, Vocabularies.from_json(state.scalars["model"]), configure(Settings, hyper))
+        unpack(state, {"model": net})
+        return net.to(device()).eval()
+
+    def judge(self, net: Net, data: Data, split: str) -> Outcomes:
+        return writing.judge(net, data, split)
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
+        return writing.told(outcomes, split)
+
+    def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
+        return writing.baseline(data, split, configure(Settings, hyper))
+
+    def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return writing.score(net, batch)
+
+    @torch.inference_mode()
+    def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
+        """The mean of what the encoder, or the one stack, makes of each token of the source."""
+        source = net.known.source.encode(texts.read(net.spec, batch))
+        x_ND = torch.zeros(len(source), net.settings.width)
+        for rows_B in texts.in_order(source.lengths_N, writing.JUDGING_ROWS):
+            x_BSD, _ = net.read(source, rows_B)
+            there_BS1 = (source.padded(rows_B)[0] != PAD)[:, :, None]
+            x_ND[rows_B] = (x_BSD.float().cpu() * there_BS1).sum(1) / there_BS1.sum(1)
+        codes: Codes = x_ND.numpy()
+        return codes
+
+    def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
+        return writing.OUTPUTS

@@ -1,0 +1,255 @@
+"""What transformers must know beside the contract: what a token may see, and that writing is what was learnt."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from components import decoding, writing
+from components.attention import Sizes, Stack, View, sight, turns
+from components.contract import Data
+from components.errors import ParamsError
+from components.families.transformer import Net, Settings, Transformer
+from components.texts import END, PAD, START, UNKNOWN, Tokens
+from components.writing import Pairs
+
+from .cases import Case, one_thread, rewritten  # noqa: F401
+
+SMALL = {
+    "source": "words",
+    "target": "words",
+    "width": 32,
+    "heads": 2,
+    "depth": 2,
+    "wider": 2,
+    "dropout": 0.1,
+    "token_dropout": 0.05,
+    "lr": 1e-2,
+    "batch_rows": 16,
+    "longest": 16,
+    "average": 0.9,
+    "beams": 3,
+}
+DRAWN = {**SMALL, "net": "decoder", "source": "pieces", "target": "pieces", "tokens": 320, "temperature": 0.7}
+HEART = {**SMALL, "dropout": 0.0, "token_dropout": 0.0, "label_smoothing": 0.0, "average": 0.0}
+DATA = rewritten()
+CASES = [
+    Case("encoder-decoder", DATA, SMALL, HEART, reached=0.02),
+    Case("decoder", DATA, DRAWN, {**HEART, "net": "decoder"}, reached=0.02),
+]
+NETS = ("encoder-decoder", "decoder")
+each_net = pytest.mark.parametrize("net", NETS)
+APART = {"source": "characters", "target": "words"}  # which a decoder cannot have
+SOURCES = [[5, 6, 7], [8], [5, 9, 4, 6, 10, 11, 12], [6, 6]]
+TARGETS = [[5, 4, END], [6, 7, 8, 9, END], [END], [10, 10, 4, END]]
+
+
+def begun(net: str, **changes: Any) -> Any:
+    """A net that has learnt nothing, in evaluation mode."""
+    torch.manual_seed(3)
+    settings = Settings(**{**HEART, "net": net, **changes})
+    return Net(DATA.spec, writing.vocabularies(DATA, settings), settings).eval()
+
+
+def logits(net: Any, sources: list[list[int]], targets: list[list[int]]) -> list[torch.Tensor]:
+    """logits_TV of each row, taken together."""
+    pairs = Pairs(Tokens.of(sources), Tokens.of(targets))
+    logits_BTV, ids_BT = net.logits(pairs, torch.arange(len(pairs)))
+    assert ids_BT.tolist() == [[*ids, *[PAD] * (ids_BT.shape[1] - len(ids))] for ids in targets]
+    return [row_TV[: len(ids)] for row_TV, ids in zip(logits_BTV, targets, strict=True)]
+
+
+def near(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
+
+
+# ── what a token sees ───────────────────────────────────────────────────────────────────────────────────
+
+
+@each_net
+def test_a_row_is_what_it_is_alone_whatever_it_is_padded_to(net: str) -> None:
+    made = begun(net)
+    together = logits(made, SOURCES, TARGETS)
+    for source, target, row_TV in zip(SOURCES, TARGETS, together, strict=True):
+        assert near(row_TV, logits(made, [source], [target])[0])
+
+
+@each_net
+def test_a_token_sees_all_of_the_source_and_what_was_written_before_it_alone(net: str) -> None:
+    made = begun(net)
+    before = logits(made, SOURCES, TARGETS)[1]
+    later = logits(made, SOURCES, [TARGETS[0], [6, 7, 5, 9, END], *TARGETS[2:]])[1]
+    assert near(later[:3], before[:3])
+    assert not near(later[3:4], before[3:4]) and not near(later[4:], before[4:])
+    for at in range(3):
+        other = [list(source) for source in SOURCES]
+        other[0][at] = 13
+        changed, same = logits(made, other, TARGETS), logits(made, SOURCES, TARGETS)
+        assert all(not near(changed[0][t : t + 1], same[0][t : t + 1]) for t in range(3))
+        assert near(changed[1], same[1]), "nor what other rows are"
+
+
+@each_net
+def test_it_reads_tokens_in_their_order(net: str) -> None:
+    made = begun(net)
+    there, back = logits(made, [[5, 6, 7], [7, 6, 5]], [[4, 5, END]] * 2)
+    assert not near(there, back)
+    turned = logits(made, [[5, 6, 7]] * 2, [[4, 5, 6, END], [5, 4, 6, END]])
+    assert not near(turned[0][2:], turned[1][2:])
+
+
+def test_attention_knows_how_far_apart_tokens_are_not_where_they_stand() -> None:
+    sizes = Sizes(width=16, heads=2, depth=2, wider=2, dropout=0.0)
+    torch.manual_seed(0)
+    stack, x_BTD = Stack(sizes, reads=True).eval(), torch.randn(2, 6, 16)
+    source_BSD = torch.randn(2, 4, 16)
+
+    def made(by: int) -> torch.Tensor:
+        turn = turns(torch.arange(6)[None] + by, sizes)
+        kept = stack.remembered(source_BSD, turn[:, :4])
+        out_BTD: torch.Tensor = stack(x_BTD, View(turn, causal=True), kept)[0]
+        return out_BTD
+
+    assert torch.allclose(made(0), made(700), atol=1e-4)
+
+
+def test_attention_is_what_the_paper_says() -> None:
+    """One head, by hand: softmax(QKᵀ / √d) V of normalised inputs, at place 0 so that nothing is turned."""
+    sizes = Sizes(width=4, heads=1, depth=1, wider=1, dropout=0.0)
+    torch.manual_seed(0)
+    layer = Stack(sizes, reads=False).layers[0]
+    x_BTD = torch.randn(1, 3, 4)
+    there_BT = torch.tensor([[True, True, False]])
+    view = View(turns(torch.zeros(1, 3), sizes), own=sight(there_BT))
+    normal = torch.nn.functional.layer_norm(x_BTD, (4,))
+    q, k, v = (normal @ part.T for part in layer.qkv.weight.split(4))
+    weight = (q @ k.transpose(1, 2) / 2)[:, :, :2].softmax(2)
+    after = x_BTD + weight @ v[:, :2] @ layer.own.weight.T
+    inner = (torch.nn.functional.layer_norm(after, (4,)) @ layer.wide.weight.T + layer.wide.bias).clamp(min=0)
+    expected = after + inner @ layer.narrow.weight.T + layer.narrow.bias
+    assert torch.allclose(layer(x_BTD, view, None, None)[0], expected, atol=1e-5)
+
+
+# ── writing ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@each_net
+@torch.inference_mode()
+def test_step_by_step_it_says_what_it_was_taught_to_say(net: str) -> None:
+    """Rows of unlike length together; the cache is what the whole sequence was."""
+    made = begun(net)
+    wanted = logits(made, SOURCES, TARGETS)
+    cache, last_H = made.begin(Tokens.of(SOURCES), torch.arange(4)), torch.full((4,), START)
+    for at in range(5):
+        logits_HV, cache = made.step(last_H, cache)
+        for row, target in enumerate(TARGETS):
+            if at < len(target):
+                assert torch.allclose(logits_HV[row], wanted[row][at], atol=1e-5), (row, at)
+        last_H = torch.tensor([target[at] if at < len(target) else PAD for target in TARGETS])
+
+
+@each_net
+@torch.inference_mode()
+def test_a_cache_is_kept_doubled_and_turned_about_by_its_rows(net: str) -> None:
+    made = begun(net)
+    _, cache = made.step(torch.full((4,), START), made.begin(Tokens.of(SOURCES), torch.arange(4)))
+    _, cache = made.step(torch.tensor([5, 6, 7, 8]), cache)
+    assert {len(values) for values in cache.values()} == {4}
+    rows_H = torch.tensor([2, 0, 0, 3])
+    taken = {name: values[rows_H] for name, values in cache.items()}
+    last_H = torch.tensor([4, 9, 10, 11])
+    after_HV, _ = made.step(last_H, taken)
+    for at, row in enumerate(rows_H.tolist()):
+        alone = logits(made, [SOURCES[row]], [[5 + row, int(last_H[at]), END]])[0]
+        assert torch.allclose(after_HV[at], alone[2], atol=1e-5)
+
+
+@each_net
+@torch.inference_mode()
+def test_the_score_of_a_text_is_its_likelihood_however_many_beams_wrote_it(net: str) -> None:
+    """Only if beams and finished rows take their caches along."""
+    made = begun(net)
+    for beams in (1, 4):
+        found = decoding.beam(made, made.begin(Tokens.of(SOURCES), torch.arange(4)), beams, 6, 0.6)
+        for source, text in zip(SOURCES, found, strict=True):
+            target = [*text.ids, END]
+            logits_TV = logits(made, [source], [target])[0]
+            logits_TV[:, [PAD, UNKNOWN, START]] = -torch.inf
+            log_T = logits_TV.log_softmax(1)[torch.arange(len(target)), target]
+            if len(text.ids) == 6:  # then END is all that may follow
+                log_T[6] = 0.0
+            assert text.score == pytest.approx(float(log_T.mean()), abs=1e-4)
+
+
+@each_net
+def test_it_writes_what_it_learnt_and_the_same_in_any_company(net: str) -> None:
+    hyper = {**HEART, "net": net, "lr": 5e-3}
+    *_, epoch = itertools.islice(Transformer().fit(DATA, hyper, 0), 12)
+    made = Transformer().load(DATA.spec, hyper, epoch.state().served())
+    test = DATA.splits["test"]
+    written = Transformer().score(made, test.select(["text"]).combine_chunks().to_batches()[0])
+    right = np.mean([a == b for a, b in zip(written["text"].to_pylist(), test["target"].to_pylist(), strict=True)])
+    assert right > 0.5
+    alone = Transformer().score(made, pa.record_batch({"text": test["text"].slice(3, 1).combine_chunks()}))
+    assert alone["text"][0] == written["text"][3]
+    assert alone["score"][0].as_py() == pytest.approx(written["score"][3].as_py(), abs=1e-4)
+
+
+@each_net
+def test_empty_missing_and_strange_texts_become_texts(net: str) -> None:
+    batch = pa.record_batch({"text": pa.array(["", None, "…", "слово", "\n", "the red dog waits"])})
+    made = begun(net)
+    assert np.isfinite(Transformer().score(made, batch)["score"].to_numpy()).all()
+    assert np.isfinite(Transformer().encode(made, batch)).all()
+
+
+# ── settings ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_table_of_embeddings_serves_all_that_is_of_one_vocabulary() -> None:
+    def tables(net: Any) -> list[str]:
+        return [
+            name
+            for name, weight in net.named_parameters()
+            if len(weight) in {net.known.target.size, net.known.source.size}
+        ]
+
+    assert tables(begun("encoder-decoder")) == tables(begun("decoder")) == ["target.weight"]
+    assert tables(begun("encoder-decoder", **APART)) == ["target.weight", "source.weight"]
+
+
+def test_hidden_tokens_are_drawn_anew_for_each_step_and_only_to_learn() -> None:
+    net = begun("encoder-decoder", token_dropout=0.5)
+    assert near(logits(net, SOURCES, TARGETS)[1], logits(net, SOURCES, TARGETS)[1])
+    net.train()
+    assert not near(logits(net, SOURCES, TARGETS)[1], logits(net, SOURCES, TARGETS)[1])
+
+
+def test_only_the_targets_tokens_are_learnt() -> None:
+    """What says nothing of the target teaches a decoder nothing: the loss is of target tokens."""
+    net = begun("decoder")
+    data = Data(DATA.spec, {name: rows.slice(0, 8) for name, rows in DATA.splits.items()})
+    lesson = writing.lesson(net, data, net.settings, Transformer().objective(data.spec))
+    pairs = writing.pairs(data.spec, data.splits["train"], net.known)
+    logits_BTV, ids_BT = net.logits(pairs, torch.arange(8))
+    each = torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT, reduction="none")
+    assert float(lesson.loss(torch.arange(8)).detach()) == pytest.approx(float(each[ids_BT != PAD].detach().mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"net": "encoder"}, "setting 'net' got 'encoder', expected one of encoder-decoder, decoder"),
+        ({"width": 100, "heads": 8}, "setting 'width' got 100, expected a multiple of 2 × 8 heads"),
+        ({"net": "decoder", **APART}, r"'characters' and 'words', expected the same for both(.|\n)*one sequence"),
+        ({"source": "letters"}, "setting 'source' got 'letters', expected one of"),
+    ],
+)
+def test_settings_that_make_no_net_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParamsError, match=said):
+        Settings(**wrong)
