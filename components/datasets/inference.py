@@ -123,12 +123,28 @@ def target(column: pa.ChunkedArray, reading: Found, where: str, of_text: bool = 
     return replace(reading, role="target", kind="category", remark=WRITTEN * (of_text and reading.kind is None))
 
 
-def text(column: pa.ChunkedArray, reading: Found, where: str) -> Found:
-    """The column of text to learn from. Raises DataError if it is something else."""
-    if not columns.is_text(column.type) or reading.kind is not None:
+def text(column: pa.ChunkedArray, reading: Found, where: str, of: Found) -> Found:
+    """The column of text to learn from. Raises DataError if it is something else; where the target `of` is a text, too,
+    numbers and dates may be read as they are written."""
+    spelt = of.kind == "text" and reading.kind in ("number", "date")
+    if not spelt and (not columns.is_text(column.type) or reading.kind is not None):
         what = f"a {reading.kind}" if reading.kind else str(column.type)
         raise DataError(f"the text column is {what}", where=where, fix="name a column of free text")
-    return replace(reading, kind="text", role="input")
+    return Found("text", remark=reading.remark)
+
+
+def check_complete(target: pa.ChunkedArray, name: str, path: Path) -> None:
+    """Raise DataError that names the rows without a target, if there are any."""
+    absent = missing(target)
+    count = pc.sum(absent).as_py()
+    if count:
+        first = pc.indices_nonzero(absent)[:5].to_pylist()
+        raise DataError(
+            f"target {name!r} is missing in {count} rows: {', '.join(map(str, first))}{' …' * (count > 5)}",
+            where=str(path),
+            why="rows are counted from 0; an empty one is missing, and one that says so, such as NA or null",
+            fix="leave out the rows without a target: they can be scored, not learnt from",
+        )
 
 
 def check_order(raw: pa.Table, text: str, target: str, path: Path) -> None:

@@ -102,7 +102,7 @@ def build(source: sources.Source, stated: Expectations) -> pa.Table:
     }
     table = _typed(source, found)
     target = _target(found)
-    _check_complete(source, table[target], target)
+    inference.check_complete(table[target], target, source.path)
     if pc.count_distinct(table[target]).as_py() < 2:
         raise DataError(
             f"target {target!r} has one value only, {table[target][0].as_py()!r}",
@@ -168,8 +168,6 @@ def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], bl
     target = str(series.target(block))
     fixed = {name: replace(readings[name], role="ignored") for name in block.ignore if name in readings}
     pair = [name for name in (block.user, block.item) if name]
-    if block.text:
-        fixed[block.text] = inference.text(raw[block.text], readings[block.text], f"{source.path} {block.text}")
     id = block.id or inference.find_id(raw, readings, {target, str(block.text), *block.ignore, *pair})
     if id:
         repeated = raw.num_rows - pc.count_distinct(raw[id]).as_py()
@@ -181,17 +179,28 @@ def _fixed(source: sources.Source, raw: pa.Table, readings: dict[str, Found], bl
                 fix="name another column, or none",
             )
         fixed[id] = Found(None, "id")
-    _check_complete(source, raw[target], target)
+    inference.check_complete(raw[target], target, source.path)
     if pair:
         rated.check(source.path, readings, target, block)
-        return fixed | {name: Found("category") for name in pair} | {target: Found("number", "target")}
+        fixed |= {name: Found("category") for name in pair} | {target: Found("number", "target")}
+        return fixed | _read(source, raw, readings, block, fixed[target])
     fixed[target] = inference.target(raw[target], readings[target], f"{source.path} {target}", bool(block.text))
     if block.text:
-        if fixed[target].kind == "text":
-            inference.check_order(raw, block.text, target, source.path)
+        fixed |= _read(source, raw, readings, block, fixed[target])
         why = f"not learnt from, since params.yaml names the text {block.text!r}"
         fixed |= {n: replace(r, role="ignored", remark=why) for n, r in readings.items() if n not in fixed}
     return fixed
+
+
+def _read(
+    source: sources.Source, raw: pa.Table, readings: dict[str, Found], block: DatasetBlock, target: Found
+) -> dict[str, Found]:
+    """The text to learn from, if there is one."""
+    if not block.text:
+        return {}
+    if target.kind == "text":
+        inference.check_order(raw, block.text, str(block.target), source.path)
+    return {block.text: inference.text(raw[block.text], readings[block.text], f"{source.path} {block.text}", target)}
 
 
 def _settle(
@@ -223,19 +232,6 @@ def _typed(source: sources.Source, found: dict[str, Found]) -> pa.Table:
     if SPLIT in source.names:
         wanted.append(Column(SPLIT, "category"))
     return source.typed(wanted, _role(found, "id"))
-
-
-def _check_complete(source: sources.Source, target: pa.ChunkedArray, name: str) -> None:
-    missing = inference.missing(target)
-    count = pc.sum(missing).as_py()
-    if count:
-        first = pc.indices_nonzero(missing)[:5].to_pylist()
-        raise DataError(
-            f"target {name!r} is missing in {count} rows: {', '.join(map(str, first))}{' …' * (count > 5)}",
-            where=str(source.path),
-            why="rows are counted from 0; an empty one is missing, and one that says so, such as NA or null",
-            fix="leave out the rows without a target: they can be scored, not learnt from",
-        )
 
 
 def _role(found: dict[str, Found], role: str) -> str | None:

@@ -149,6 +149,18 @@ def test_dates_and_what_is_nearly_numbers_are_texts_to_be_written(tmp_path: Path
     assert "nearly all are numbers, but not 'beaucoup'" in odd.workspace.expectations("mine").read_text()
 
 
+def test_numbers_may_be_read_where_texts_are_written(tmp_path: Path) -> None:
+    """A csv says nothing of types. Where Parquet says that they are numbers, they are no texts."""
+    columns = {"english": range(1000, 1400), "french": [f"{text} {i}" for i, text in enumerate(FRENCH)]}
+    (tmp_path / "a").mkdir()
+    data = Table(tmp_path / "a", columns).load()
+    assert data.spec.task == "text2text"
+    assert {len(t) for part in data.splits.values() for t in part["english"].to_pylist()} == {4}
+    (tmp_path / "b").mkdir()
+    with pytest.raises(BadInput, match="'english' is int64, expected a text"):
+        Table(tmp_path / "b", columns, "parquet").promised()
+
+
 FAULTY: dict[str, tuple[Columns, dict[str, None], str]] = {
     "empty targets": (
         TWO | {"french": ["", "null", *FRENCH[2:]]},
