@@ -150,6 +150,12 @@ def prune(folder: str, keep: Collection[int] = ()) -> None:
     for epoch in _epochs(fs, root)[:-KEPT]:
         if epoch not in keep:
             _remove(fs, place_of(root, epoch))
+    clear(folder)
+
+
+def clear(folder: str) -> None:
+    """Remove what dead writers left half done in a folder. For whoever alone writes there now."""
+    fs, root = _open(folder)
     for name in _names(fs, root):
         if name.startswith(_ASIDE) and not name.endswith(_MINE):
             _remove(fs, posixpath.join(root, name))

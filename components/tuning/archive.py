@@ -41,6 +41,7 @@ class Archive:
         with contextlib.ExitStack() as stack:
             with self._answering():
                 mine = stack.enter_context(lease.held(self.request.storage))
+                checkpoints.clear(self.request.storage)  # a driver may have died in the midst of finished.json
             self._open(fresh)
             yield mine
 

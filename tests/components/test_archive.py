@@ -109,3 +109,13 @@ def test_requests_are_compared_by_what_they_ask(tmp_path: Path) -> None:
         pass
     with Archive(same).opened(fresh=False):
         pass
+
+
+def test_what_a_dead_driver_left_half_written_is_gone_at_the_next_start(tmp_path: Path) -> None:
+    storage = tmp_path / "sweep"
+    archive, trial = written(storage)
+    half = storage / ".aside-finished.json-of-a-dead-process"
+    half.write_text('[{"key":')
+    with archive.opened(fresh=False):
+        assert not half.exists()
+        assert archive.finished() == [trial]
