@@ -3,8 +3,9 @@
 Two nets. "encoder-decoder" is the paper's: an encoder reads the source in both directions, a decoder writes the target
 and looks at what the encoder made of it. "decoder" is one stack that reads source, START and target as one sequence,
 from left to right (Radford et al. 2018, "Improving language understanding by generative pre-training"; 2019, "Language
-models are unsupervised multitask learners"). It, too, learns from the target's tokens alone: these are what is
-measured, so both nets are taught and compared by one sum, and no part of a small net goes into foretelling sources.
+models are unsupervised multitask learners"). It, too, learns from the target's tokens alone, for these are what is
+measured; with `both` from the source's as well, which pays where sources are made like targets (what was said in a
+conversation): there are more of them, and the net has read them anyway.
 
 How it differs from the paper: layers normalise first and tell places by turning (attention.py says whose ideas these
 are), which on a CPU costs little more than adding waves, and knows no longest text; the target's embeddings are the
@@ -67,6 +68,7 @@ class Settings(writing.Settings):
     wider          width of a layer's inner part, over that of the net
     dropout        of embeddings and of what each sublayer adds
     token_dropout  share of the tokens read that are hidden from a step
+    both           whether a decoder learns to foretell the source's tokens too
     """
 
     net: str = "encoder-decoder"
@@ -76,6 +78,7 @@ class Settings(writing.Settings):
     wider: int = 4
     dropout: float = 0.1
     token_dropout: float = 0.0
+    both: bool = False
 
     @property
     def sizes(self) -> Sizes:
@@ -110,37 +113,37 @@ class Net(nn.Module):
                 nn.init.normal_(table.weight, std=settings.width**-0.5)
 
     def logits(self, pairs: Pairs, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        ids_BT, lengths_B = pairs.target.padded(rows_B)
-        last_BT = functional.pad(self._hidden(ids_BT[:, :-1]), (1, 0), value=START)
+        ids_BT, _ = pairs.target.padded(rows_B)
         if self.encoder is None:
-            x_BTD = self._along(pairs.source, rows_B, last_BT, lengths_B)
+            x_BTD, ids_BT = self._along(pairs.source, rows_B, ids_BT)
         else:
             _, cache = self.read(pairs.source, rows_B)
+            last_BT = functional.pad(ids_BT[:, :-1], (1, 0), value=START)
             view = View(self._turns(torch.arange(last_BT.shape[1])[None]), causal=True, source=sight(cache["there"]))
             x_BTD, _ = self.decoder(self._embedded(last_BT), view, cache)
         return self._said(x_BTD), ids_BT.to(x_BTD.device)
 
-    def _along(
-        self, source: Tokens, rows_B: torch.Tensor, last_BT: torch.Tensor, lengths_B: torch.Tensor
-    ) -> torch.Tensor:
-        """x_BTD of target tokens that follow right behind their sources, so only ends of rows are padded, and what
-        comes later is not seen anyway: no mask."""
+    def _along(self, source: Tokens, rows_B: torch.Tensor, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x_BTD and ids_BT of targets that follow right behind their sources, so that only ends of rows are padded,
+        and what comes later is not seen anyway: no mask. To learn `both`: of sources and targets."""
         ids_BS, sources_B = source.padded(rows_B)
-        at_BT = sources_B[:, None] + torch.arange(last_BT.shape[1])
-        ids_BN = functional.pad(self._hidden(ids_BS), (0, last_BT.shape[1]), value=PAD).scatter(1, at_BT, last_BT)
-        ids_BN = ids_BN[:, : int((sources_B + lengths_B).max())]
-        at_1N = torch.arange(ids_BN.shape[1])[None]
-        x_BND, _ = self.decoder(self._embedded(ids_BN), View(self._turns(at_1N), causal=True))
-        at_BT1 = at_BT.clamp(max=ids_BN.shape[1] - 1)[:, :, None].to(x_BND.device)
-        x_BTD: torch.Tensor = x_BND.gather(1, at_BT1.expand(-1, -1, x_BND.shape[2]))
-        return x_BTD
+        said_BT = functional.pad(ids_BT, (1, 0), value=START)
+        at_BT = sources_B[:, None] + torch.arange(said_BT.shape[1])
+        ids_BN = functional.pad(ids_BS, (0, said_BT.shape[1]), value=PAD).scatter(1, at_BT, said_BT)
+        ids_BN = ids_BN[:, : int((ids_BN != PAD).sum(1).max())]
+        turn = self._turns(torch.arange(ids_BN.shape[1] - 1)[None])
+        x_BND, _ = self.decoder(self._embedded(ids_BN[:, :-1]), View(turn, causal=True))
+        if self.training and self.settings.both:
+            return x_BND, ids_BN[:, 1:]
+        at_BT1 = at_BT[:, :-1, None].clamp(max=x_BND.shape[1] - 1).to(x_BND.device)
+        return x_BND.gather(1, at_BT1.expand(-1, -1, x_BND.shape[2])), ids_BT
 
     def read(self, source: Tokens, rows_B: torch.Tensor) -> tuple[torch.Tensor, Cache]:
         """x_BSD of the sources, and what `step` goes on from: keys and values by layer, to be "read" or as the
         decoder's "own"; where the source is "there", and which tokens the decoder has "written" or read itself."""
         ids_BS, _ = source.padded(rows_B)
         there_BS = (ids_BS != PAD).to(self.target.weight.device)
-        turn, x_BSD = self._turns(torch.arange(ids_BS.shape[1])[None]), self._embedded(self._hidden(ids_BS), True)
+        turn, x_BSD = self._turns(torch.arange(ids_BS.shape[1])[None]), self._embedded(ids_BS, source=True)
         if self.encoder is None:
             x_BSD, own = self.decoder(x_BSD, View(turn, causal=True))
             return x_BSD, {**own, "written": there_BS}
@@ -160,13 +163,10 @@ class Net(nn.Module):
     def _turns(self, at_BT: torch.Tensor) -> torch.Tensor:
         return turns(at_BT.to(self.target.weight.device), self.settings.sizes)
 
-    def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.settings.token_dropout:
-            return ids_BT
-        hidden_BT = (torch.rand(ids_BT.shape) < self.settings.token_dropout) & (ids_BT != PAD)
-        return ids_BT.masked_fill(hidden_BT, UNKNOWN)
-
     def _embedded(self, ids_BT: torch.Tensor, source: bool = False) -> torch.Tensor:
+        if self.training and self.settings.token_dropout:
+            hidden_BT = (torch.rand(ids_BT.shape) < self.settings.token_dropout) & (ids_BT != PAD) & (ids_BT != START)
+            ids_BT = ids_BT.masked_fill(hidden_BT, UNKNOWN)
         table = self.source if source and self.source is not None else self.target
         x_BTD: torch.Tensor = self.dropout(table(ids_BT.to(table.weight.device)) * self.settings.width**0.5)
         return x_BTD

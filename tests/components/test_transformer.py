@@ -12,7 +12,6 @@ import torch
 
 from components import decoding, writing
 from components.attention import Sizes, Stack, View, sight, turns
-from components.contract import Data
 from components.errors import ParamsError
 from components.families.transformer import Net, Settings, Transformer
 from components.texts import END, PAD, START, UNKNOWN, Tokens
@@ -35,7 +34,15 @@ SMALL = {
     "average": 0.9,
     "beams": 3,
 }
-DRAWN = {**SMALL, "net": "decoder", "source": "pieces", "target": "pieces", "tokens": 320, "temperature": 0.7}
+DRAWN = {
+    **SMALL,
+    "net": "decoder",
+    "both": True,
+    "source": "pieces",
+    "target": "pieces",
+    "tokens": 320,
+    "temperature": 0.7,
+}
 HEART = {**SMALL, "dropout": 0.0, "token_dropout": 0.0, "label_smoothing": 0.0, "average": 0.0}
 DATA = rewritten()
 CASES = [
@@ -60,8 +67,12 @@ def logits(net: Any, sources: list[list[int]], targets: list[list[int]]) -> list
     """logits_TV of each row, taken together."""
     pairs = Pairs(Tokens.of(sources), Tokens.of(targets))
     logits_BTV, ids_BT = net.logits(pairs, torch.arange(len(pairs)))
-    assert ids_BT.tolist() == [[*ids, *[PAD] * (ids_BT.shape[1] - len(ids))] for ids in targets]
+    assert unpadded(ids_BT) == targets
     return [row_TV[: len(ids)] for row_TV, ids in zip(logits_BTV, targets, strict=True)]
+
+
+def unpadded(ids_BT: torch.Tensor) -> list[list[int]]:
+    return [[token for token in row if token != PAD] for row in ids_BT.tolist()]
 
 
 def near(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -230,15 +241,16 @@ def test_hidden_tokens_are_drawn_anew_for_each_step_and_only_to_learn() -> None:
     assert not near(logits(net, SOURCES, TARGETS)[1], logits(net, SOURCES, TARGETS)[1])
 
 
-def test_only_the_targets_tokens_are_learnt() -> None:
-    """What says nothing of the target teaches a decoder nothing: the loss is of target tokens."""
-    net = begun("decoder")
-    data = Data(DATA.spec, {name: rows.slice(0, 8) for name, rows in DATA.splits.items()})
-    lesson = writing.lesson(net, data, net.settings, Transformer().objective(data.spec))
-    pairs = writing.pairs(data.spec, data.splits["train"], net.known)
-    logits_BTV, ids_BT = net.logits(pairs, torch.arange(8))
-    each = torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT, reduction="none")
-    assert float(lesson.loss(torch.arange(8)).detach()) == pytest.approx(float(each[ids_BT != PAD].detach().mean()), rel=1e-5)
+def test_a_decoder_learns_from_targets_alone_or_from_both_and_is_measured_by_targets() -> None:
+    pairs = Pairs(Tokens.of(SOURCES), Tokens.of(TARGETS))
+    whole = [[*source[1:], START, *target] for source, target in zip(SOURCES, TARGETS, strict=True)]
+    for both, learnt in ((False, TARGETS), (True, whole)):
+        net = begun("decoder", both=both)
+        assert unpadded(net.logits(pairs, torch.arange(4))[1]) == TARGETS
+        logits_BTV, ids_BT = net.train().logits(pairs, torch.arange(4))
+        assert unpadded(ids_BT) == learnt
+        assert logits_BTV.shape[:2] == ids_BT.shape
+    assert near(logits_BTV[1, 1:6], logits(begun("decoder"), SOURCES, TARGETS)[1])
 
 
 @pytest.mark.parametrize(
