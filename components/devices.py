@@ -16,7 +16,9 @@ def seeded(seed: int, epoch: int = 0) -> np.random.Generator:
     Also puts back what an earlier trial of the same process may have left behind.
     """
     source = np.random.SeedSequence([seed % 2**63, epoch])
-    torch.manual_seed(int(source.generate_state(1, np.uint64)[0] >> 1))
+    # Without a GPU the CPU's generator is all there is; torch.manual_seed would write the stack down for GPUs to come.
+    sow = torch.default_generator.manual_seed if device().type == "cpu" else torch.manual_seed
+    sow(int(source.generate_state(1, np.uint64)[0] >> 1))
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     return np.random.default_rng(source)

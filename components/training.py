@@ -20,7 +20,6 @@ configuration asks for. It is said in the log and by the metric train/micro_batc
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import math
@@ -34,7 +33,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .averages import follow
+from . import gradients
+from .averages import Average
 from .contract import MODEL, Data, Epoch, Json, Metrics, Objective, State
 from .devices import autocast, batch_rows, grad_scaler, seeded
 from .states import Part, pack, unpack
@@ -117,10 +117,11 @@ def lesson_of(data: Data, whole: bool, made: Callable[[pa.Table], Lesson]) -> Le
 class _Progress:
     """How far a lesson has come: everything beside the net and optimiser that an epoch changes."""
 
-    served: nn.Module  # the net itself, or the average of its weights
     scaler: torch.amp.GradScaler
     batch_rows: int
     draw: Drawing
+    average: Average | None
+    weights: Sequence[nn.Parameter]  # the net's, and the optimiser's if it has others
     epoch: int = 0
     steps: int = 0
     micro_batches: int = 1  # that a batch is learnt in
@@ -140,8 +141,7 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
         if lesson.whole and progress.whole:
             progress.whole.epoch = progress.epoch
             progress.whole.loss = _learn_epoch(lesson.whole, progress.whole, seeded(seed, progress.epoch))
-        progress.served.eval()
-        metrics = {"train/loss": loss, **lesson.evaluate(progress.served)}
+        metrics = {"train/loss": loss, **lesson.evaluate(_served(lesson, progress).eval())}
         if (scale := _scale(lesson, progress)) > 1:
             metrics |= {"train/batch_rows": float(progress.batch_rows), "train/lr_factor": math.sqrt(scale)}
         if progress.micro_batches > 1:
@@ -151,11 +151,13 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
 
 
 def _begin(lesson: Lesson, state: State | None) -> _Progress:
-    served = copy.deepcopy(lesson.net).requires_grad_(False) if lesson.average else lesson.net
-    where = _device_of(lesson.net)
+    owned = [weight for group in lesson.optimizer.param_groups for weight in group["params"]]
+    weights = list(dict.fromkeys([*lesson.net.parameters(), *owned]))
+    where = weights[0].device
     rows = batch_rows(lesson.batch_rows, lesson.rows, where)
     draw = lesson.batches(rows) if lesson.batches else at_random(lesson.rows, rows)
-    progress = _Progress(served, grad_scaler(where), rows, draw)
+    average = Average(lesson.net, lesson.average ** (rows / lesson.batch_rows)) if lesson.average else None
+    progress = _Progress(grad_scaler(where), rows, draw, average, weights)
     if (scale := _scale(lesson, progress)) > 1:
         _scale_optimizer(lesson, math.sqrt(scale))
         LOG.info(
@@ -175,6 +177,11 @@ def _begin(lesson: Lesson, state: State | None) -> _Progress:
     return progress
 
 
+def _served(lesson: Lesson, progress: _Progress) -> nn.Module:
+    """The net itself, or the average of its weights."""
+    return progress.average.net if progress.average else lesson.net
+
+
 def _scale(lesson: Lesson, progress: _Progress) -> float:
     return progress.batch_rows / lesson.batch_rows
 
@@ -182,15 +189,14 @@ def _scale(lesson: Lesson, progress: _Progress) -> float:
 def _scale_optimizer(lesson: Lesson, factor: float) -> None:
     for group in lesson.optimizer.param_groups:
         group["lr"] *= factor
-        if "weight_decay" in group:
-            group["weight_decay"] *= factor
+        group["weight_decay"] = factor * group.get("weight_decay", 0.0)
 
 
 def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Generator) -> float:
     """One pass over the rows; returns the mean training loss. Batches differ by one row at most, so that
     there is never a last one of a single row, which batch norm cannot take."""
     lesson.net.train()
-    where = _device_of(lesson.net)
+    where = progress.weights[0].device
     base = [group.setdefault("base_lr", group["lr"]) for group in lesson.optimizer.param_groups]
     batches = progress.draw(generator)
     total = torch.zeros((), dtype=torch.float64 if where.type != "mps" else torch.float32, device=where)
@@ -200,8 +206,8 @@ def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Gener
             group["lr"] = lr * factor
         total += _step(lesson, progress, torch.from_numpy(rows).to(where)) * len(rows)
         progress.steps += 1
-        if lesson.average:
-            follow(progress.served, lesson.net, lesson.average ** _scale(lesson, progress), progress.steps)
+        if progress.average:
+            progress.average.follow(progress.steps)
     return float(total) / lesson.rows
 
 
@@ -222,7 +228,7 @@ def _step(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Te
     scaler = progress.scaler
     if lesson.clip:
         scaler.unscale_(lesson.optimizer)
-        nn.utils.clip_grad_norm_(lesson.net.parameters(), lesson.clip)
+        gradients.clip(progress.weights, lesson.clip)
     scaler.step(lesson.optimizer)
     scaler.update()
     return loss
@@ -233,15 +239,14 @@ def _gradients(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> tor
 
     Raises torch.OutOfMemoryError if half of the batch that the lesson asks for is too large.
     """
-    lesson.optimizer.zero_grad(set_to_none=True)
+    gradients.drop(progress.weights)
     parts = [part for part in rows_B.tensor_split(progress.micro_batches) if len(part)]
     total = None
     try:
         for part in parts:
             with autocast(rows_B.device):
                 loss = lesson.loss(part)
-            share = len(part) / len(rows_B)
-            loss = loss * share if len(parts) > 1 else loss
+            loss = loss * (len(part) / len(rows_B)) if len(parts) > 1 else loss
             progress.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = loss.detach() if total is None else total + loss.detach()
     except torch.OutOfMemoryError as error:
@@ -262,7 +267,7 @@ def _keep_best(lesson: Lesson, progress: _Progress, metrics: Metrics) -> None:
         better = value < progress.best
     if not progress.best_tensors or better:
         progress.best = value
-        served = (progress.whole or progress).served
+        served = _served(lesson.whole or lesson, progress.whole or progress)
         progress.best_tensors = pack({MODEL.rstrip("/"): served}).tensors
         progress.fitted = (lesson.whole or lesson).fitted(served)
 
@@ -288,11 +293,7 @@ def _keeper(lesson: Lesson, progress: _Progress) -> Callable[[], State]:
 
 def _parts(lesson: Lesson, progress: _Progress) -> dict[str, Part]:
     parts: dict[str, Part] = {"net": lesson.net, "optimizer": lesson.optimizer, "scaler": progress.scaler}
-    parts |= {"average": progress.served} if lesson.average else {}
+    parts |= {"average": progress.average.net} if progress.average else {}
     if lesson.whole and progress.whole:
         parts |= {f"whole/{name}": part for name, part in _parts(lesson.whole, progress.whole).items()}
     return parts
-
-
-def _device_of(net: nn.Module) -> torch.device:
-    return next(net.parameters()).device
