@@ -125,7 +125,7 @@ class SweepRun:
         identity = {name: tags[name] for name in (KIND, f"{TAG}run_key", f"{TAG}stage")}
         for run in runs.find(self._store, self.experiment_id, identity):
             record = Record(self._store, run)
-            now = (f"{TAG}process", f"{TAG}flow_run", "mlflow.user")  # whose it is from here on
+            now = (f"{TAG}flow_run", "mlflow.user")  # whose it is from here on
             record.tag({name: tags[name] for name in now if name in tags})
             record.wake()
             return record

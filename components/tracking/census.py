@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..workspace import Workspace
 from . import runs
-from .runs import PARENT, TAG
+from .runs import PARENT, PROCESS, TAG
 from .store import Store, answering, open_store, pages
 
 if TYPE_CHECKING:
@@ -55,7 +55,12 @@ def orphans(workspace: Workspace, pipelines: Sequence[str]) -> list[Orphan]:
         return []
     with answering(store.uri):
         found = runs.orphans(store, list(experiments(store, pipelines).values()))
-    return [Orphan(run.info.run_id, run.info.run_name, run.data.tags[f"{TAG}process"]) for run in found]
+    return [Orphan(run.info.run_id, run.info.run_name, _named(run.data.tags[PROCESS])) for run in found]
+
+
+def _named(process: str) -> str:
+    host, pid = process.split(":")[:2]
+    return f"{pid} on {host}"
 
 
 def bury(workspace: Workspace, run_id: str) -> None:

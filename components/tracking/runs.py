@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 TAG, PARENT = "tidemill.", "mlflow.parentRunId"
+PROCESS = f"{TAG}process"
 BATCH = 1000  # metrics in a request
+BIRTH_SLACK_S = 2.0  # births are counted from the boot time, which moves a little when the clock is set
 Points = Sequence[tuple[int, Metrics, int]]  # (step, metrics, milliseconds since 1970)
 
 
@@ -29,6 +31,7 @@ class Record:
         self._client = store.client
         self.run_id: str = run.info.run_id
         self._status: str = run.info.status
+        self._mine = run.data.tags.get(PROCESS) == process()
         self._params = dict(run.data.params)
         self._latest = dict(run.data.metrics)
         history = self._client.get_metric_history
@@ -74,10 +77,12 @@ class Record:
         self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in sorted(tags.items())])
 
     def wake(self) -> None:
-        """A run that a dead process ended, or left as running, is this process's now."""
-        if self._status != "RUNNING":
+        """A run that a dead process ended, or left as running, is this process's now: nobody may bury it."""
+        if not self._mine:
+            self.tag({PROCESS: process()})
+        if self._status != "RUNNING" or not self._mine:
             self._client.update_run(self.run_id, "RUNNING")
-            self._status = "RUNNING"
+        self._status, self._mine = "RUNNING", True
 
     def end(self, status: str) -> None:
         if self._status != status:
@@ -107,13 +112,28 @@ def orphans(store: Store, experiment_ids: Sequence[str]) -> list[Run]:
     if not experiment_ids:  # MLflow takes none for all
         return []
     host = socket.gethostname()
-    clause = f"attributes.status = 'RUNNING' and tags.`{TAG}process` LIKE '{host}:%'"
-    found = store.client.search_runs(list(experiment_ids), clause)
-    return [run for run in found if not psutil.pid_exists(int(run.data.tags[f"{TAG}process"].rpartition(":")[2]))]
+    clause = f"attributes.status = 'RUNNING' and tags.`{PROCESS}` LIKE '{host}:%'"
+    return [
+        run
+        for run in pages(store.client.search_runs, experiment_ids=list(experiment_ids), filter_string=clause)
+        if _dead(run.data.tags[PROCESS])
+    ]
 
 
 def process() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """HOST:PID:BORN of this process; BORN tells it from a later one of the same number."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def _dead(process: str) -> bool:
+    """Whether a process of this machine is dead, by its tag; those of earlier versions of Tidemill hold no BORN."""
+    _, pid, *born = process.split(":")
+    try:
+        found = psutil.Process(int(pid))
+        newcomer = bool(born) and abs(found.create_time() - float(born[0])) > BIRTH_SLACK_S
+        return newcomer or bool(found.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def user() -> str:

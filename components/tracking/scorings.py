@@ -25,6 +25,7 @@ def record(workspace: Workspace, pipeline: str, run_key: str, file: Path) -> str
     store = open_store(workspace)
     with answering(store.uri):
         experiment_id = store.experiment(pipeline)
+        runs.bury(store, experiment_id)
         identity = {KIND: "score", f"{TAG}score_key": str(compared["key"])}
         found = next(runs.find(store, experiment_id, identity), None)
         if found is None:

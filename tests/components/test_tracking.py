@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.server
 import json
 import math
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from components import holds
 from components.contract import Objective
 from components.errors import Busy, TidemillError, Unreachable
 from components.sweep import Trial
-from components.tracking import Origin, SweepRun, sweep_run
+from components.tracking import Origin, SweepRun, census, sweep_run
 from components.tracking.runs import find
 from components.tracking.store import open_store
 from components.workspace import Workspace
@@ -250,10 +253,30 @@ with sweep_run(Workspace(Path({str(workspace.root)!r})), origin(), flush_s=0.05)
     with sweep_run(workspace, origin()) as run:
         assert run.run_id == run_id
         tell(run, [("aaaa", 5)])
+        run.flush()
+        mine = [client.get_run(run_id), *find(open_store(workspace), run.experiment_id, {"mlflow.parentRunId": run_id})]
+        status = {one.data.tags.get("tidemill.trial", ""): one.info.status for one in mine}
+        assert status == {"": "RUNNING", "aaaa": "RUNNING", "bbbb": "KILLED"}, "bbbb has not been learnt any further"
+        assert census.orphans(workspace, ["tides"]) == [], "whoever takes a run over is whose it is"
         run.ended(trial("aaaa", 5))
     assert client.get_run(run_id).info.status == "FINISHED"
     (child,) = find(open_store(workspace), run.experiment_id, {"mlflow.parentRunId": run_id, "tidemill.trial": "aaaa"})
     assert [step for step, _ in points(workspace, child, "val/accuracy")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("whose", "dead"), [("{pid}", False), ("{pid}:{born}", False), ("{pid}:1000000000", True), ("{zombie}", True)]
+)
+def test_a_process_is_known_by_its_birth_and_not_by_its_number_alone(
+    workspace: Workspace, whose: str, dead: bool
+) -> None:
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it is dead, and not yet gone
+        said = whose.format(pid=os.getpid(), born=round(psutil.Process().create_time()), zombie=ended.pid)
+        store = open_store(workspace)
+        tags = {"tidemill.process": f"{socket.gethostname()}:{said}"}
+        made = store.client.create_run(store.experiment("tides"), tags=tags).info.run_id
+        assert [one.run_id for one in census.orphans(workspace, ["tides"])] == [made] * dead
 
 
 def test_several_pipelines_at_once_on_a_store_that_is_not_there_yet(
