@@ -44,8 +44,10 @@ def backfill(
     there, absent = partitions.present(layout.span(first, last), layout)
     servers.require_addresses()
     with servers.prefect_server(project.workspace, project.say):
+        from . import orphans
         from .pipeline import backfill as score
 
+        orphans.bury(project)
         rows = score(pipeline, first, last, min(at_once, len(there)), str(root))
     show(rows, as_json)
     if absent:

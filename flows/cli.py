@@ -61,7 +61,7 @@ def _play(project: Project, chosen: list[str]) -> set[str]:
     else:
         from . import orphans
 
-        orphans.close_alone(project.workspace, project.say)
+        orphans.bury_alone(project)
     return due
 
 
@@ -108,8 +108,7 @@ def _run(project: Project, chosen: list[str], training: bool) -> None:
         from . import orphans
         from .pipeline import pipelines
 
-        orphans.close(project.workspace)
-        stages.bury(project)
+        orphans.bury(project)
         stack.enter_context(screen.live())
         pipelines(chosen, str(project.workspace.root))
 

@@ -1,13 +1,12 @@
 """Who is told when a run fails: a webhook and a mail address out of the environment, by Prefect's automations.
 
 The addresses hold secrets: they stand in no file of ours, and on Prefect's server in the secret part of a block.
-`python -m flows.notices` arranges it once; the scheduler does so each time it starts.
+The scheduler arranges it each time it starts.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,12 +134,3 @@ def _drop(client: SyncPrefectClient, way: Way) -> None:
         client.delete_block_document(client.read_block_document_by_name(way.name, way.slug).id)
     except ObjectNotFound:
         return
-
-
-def main() -> int:
-    arrange()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

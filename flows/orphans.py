@@ -1,18 +1,20 @@
-"""Flow runs whose process died: Prefect goes on showing them as running, until the next start closes them.
+"""Runs whose process died: Prefect and MLflow go on showing them as running, until the next start closes them.
 
-Every flow run of this project has a file under .tidemill/flow-runs/ for as long as its process works on it.
+Every flow run of this project has a file under .tidemill/flow-runs/ for as long as its process works on it; MLflow's
+runs name their process by a tag.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import receipts
+from components import receipts, stages
 from components.errors import Unreachable
+from components.plan import Project
 from components.workspace import Workspace
 
 from .processes import Process
@@ -61,17 +63,31 @@ def close(workspace: Workspace) -> int:
     return closed
 
 
-def close_alone(workspace: Workspace, say: Callable[[str], None]) -> None:
-    """Where there is nothing else to do: a server is started for this, and its silence is no fault of the command."""
+def bury(project: Project) -> None:
+    """Close what dead processes left, in MLflow and at the Prefect server of now."""
+    stages.bury(project)
+    close(project.workspace)
+
+
+def bury_meanwhile(project: Project) -> None:
+    """The same beside other work: where a server is silent that is said, and is no fault of the command."""
+    try:
+        bury(project)
+    except Unreachable as error:
+        project.say(f"runs of dead processes are still open: {error.what} ({error.where})")
+
+
+def bury_alone(project: Project) -> None:
+    """The same where there is nothing else to do: a Prefect server is started for this, if anything is left."""
     from . import servers
 
-    if not left(workspace):
+    if not left(project.workspace):
         return
     try:
-        with servers.prefect_server(workspace, say):
-            close(workspace)
+        with servers.prefect_server(project.workspace, project.say):
+            bury_meanwhile(project)
     except Unreachable as error:
-        say(f"flow runs of dead processes are still open: {error.what} ({error.where})")
+        project.say(f"runs of dead processes are still open: {error.what} ({error.where})")
 
 
 def _close(client: SyncPrefectClient, flow_run: str, why: str) -> bool:

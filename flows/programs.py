@@ -18,6 +18,7 @@ from .processes import LOOPBACK, Process, answers, free_port, last_lines
 from .roster import PREFECT, Entry, Roster
 
 START_PATIENCE_S, SICK_AFTER_S = 180.0, 5.0
+SETTLE = "settle"  # told the scheduler: put in order what earlier ones left, and end
 
 # Nothing is sent to anybody, nobody is advertised, and a killed run is noticed in a minute or two.
 QUIET = {
@@ -89,15 +90,25 @@ def scheduler(workspace: Workspace, prefect_api: str) -> Server:
     return Server("scheduler", (sys.executable, "-m", "flows.schedule"), workspace.root, env=env)
 
 
-def arrange_notices(workspace: Workspace, prefect_api: str, log: Path) -> None:
+def settle(workspace: Workspace, prefect_api: str, log: Path) -> None:
     """What the scheduler does first, for an `up` that has none. In a process of its own, since Prefect takes seconds
     to import and keeps its settings. Raises TidemillError."""
-    env = {**os.environ, **prefect_settings(workspace), "PREFECT_API_URL": prefect_api}
-    command = (sys.executable, "-m", "flows.notices")
+    one = scheduler(workspace, prefect_api)
     with log.open("ab") as out:
-        done = subprocess.run(command, cwd=workspace.root, env=env, stdout=out, stderr=out, check=False)
+        done = subprocess.run(
+            (*one.command, SETTLE),
+            cwd=one.folder,
+            env={**os.environ, **one.env, **FORCED},
+            stdout=out,
+            stderr=out,
+            check=False,
+        )
     if done.returncode:
-        raise TidemillError("who is told of failures could not be arranged", where=str(log), why=last_lines(log))
+        raise TidemillError(
+            "who is told of failures could not be arranged, or schedules that are no more not withdrawn",
+            where=str(log),
+            why=last_lines(log),
+        )
 
 
 def await_ready(process: Process, health: str, stopping: threading.Event | None = None) -> str:

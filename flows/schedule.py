@@ -1,4 +1,5 @@
-"""Deployments from the schedules in params.yaml. `python -m flows.schedule` serves them until it is told to stop."""
+"""Deployments from the schedules in params.yaml. `python -m flows.schedule` serves them until it is told to stop;
+`python -m flows.schedule settle` only puts in order what earlier ones have left, where there is no schedule."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 from components.plan import Project
 from components.ticking import every
 
+from .programs import SETTLE
 from .progress import screen
 
 
@@ -61,10 +63,12 @@ def main() -> int:
     made = deployments(project)
     names = {deployment.name for deployment in made}
     withdraw(project, names)
+    orphans.bury_meanwhile(project)
+    if SETTLE in sys.argv[1:]:
+        return 0
     if not made:
         screen.say("no pipeline in params.yaml has a schedule; start again after adding one")
         threading.Event().wait()
-    orphans.close(project.workspace)
     arrears.settle(project)  # before `serve` writes the schedules anew
     with every(arrears.LOOK_AGAIN_S, partial(arrears.look, names), "arrears"):
         # Pausing on shutdown takes back the runs planned ahead, so none waits, late, for the next start.

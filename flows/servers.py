@@ -119,7 +119,7 @@ def _start_all(workspace: Workspace, params: Params, supervision: Supervision) -
     if _scheduled(params):
         supervision.start([programs.scheduler(workspace, api)])
     else:
-        programs.arrange_notices(workspace, api, supervision.roster.log("notices"))
+        programs.settle(workspace, api, supervision.roster.log("scheduler"))
 
 
 def _tell(workspace: Workspace, params: Params, say: Say) -> None:

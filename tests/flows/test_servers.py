@@ -456,10 +456,10 @@ def test_addresses_that_cannot_be_arranged_end_up_and_are_not_shown(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TIDEMILL_NOTIFY_WEBHOOK", "ftp://s3cret")
-    log = workspace.state / "logs" / "notices.log"
+    log = workspace.state / "logs" / "scheduler.log"
     log.parent.mkdir(parents=True)
     with pytest.raises(TidemillError, match="could not be arranged") as caught:
-        programs.arrange_notices(workspace, "http://127.0.0.1:9/api", log)
+        programs.settle(workspace, "http://127.0.0.1:9/api", log)
     assert "TIDEMILL_NOTIFY_WEBHOOK: expected an address such as" in caught.value.why
     assert "s3cret" not in log.read_text()
     with pytest.raises(ParamsError, match="TIDEMILL_NOTIFY_WEBHOOK"):
