@@ -106,6 +106,8 @@ def _told(found: Known, side: Side) -> Iterator[tuple[str, Json]]:
 
 def _decided(side: Side) -> Iterator[tuple[str, Json]]:
     decision = side.decision()
+    for name, ends in decision["intervals"].items():
+        yield f"interval.{name}", plain(ends)
     for name in ("promoted", "reason", "value", "champion_version", "champion_value", "difference", "interval"):
         yield f"gate.{name}", plain(decision[name])
 

@@ -131,9 +131,10 @@ def _told(decision: Decision) -> dict[str, str]:
 
 
 def decision_of(tags: dict[str, str]) -> Decision:
-    names = [field.name for field in dataclasses.fields(Decision)]
+    names = [field.name for field in dataclasses.fields(Decision) if TAG + field.name in tags]  # older ones lack some
     told: dict[str, Json] = {n: tags[TAG + n] if n in _TEXTS else json.loads(tags[TAG + n]) for n in names}
     told["interval"] = told["interval"] and tuple(told["interval"])
+    told["intervals"] = {name: tuple(ends) for name, ends in told.get("intervals", {}).items()}
     told["failed"] = tuple(Slice(**failed) for failed in told["failed"])
     return Decision(**told)
 

@@ -7,7 +7,7 @@ bootstrapped in pairs (Efron & Tibshirani 1993, ch. 16; percentile interval): th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -20,7 +20,9 @@ from ..model import Model
 from ..params import Gate
 
 Splits: TypeAlias = dict[str, pa.Table]
+Interval: TypeAlias = tuple[float, float]
 SEED, RESAMPLES = 0, 1000
+UNBEATEN = "does not beat the baseline"  # in a decision's reason
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Decision:
     """What the gate said, on `metric` (test/…). `champion_version` and `champion_value` are the champion that was
     there before and what it reaches on the same rows; None if there was none. `difference` is how much better the
     candidate is, in the direction that is better, and `interval` where it lies at the gate's confidence. `failed` are
-    the slices below their floors."""
+    the slices below their floors. `intervals`: test metric → where it lies at the same confidence."""
 
     promoted: bool
     reason: str
@@ -51,6 +53,7 @@ class Decision:
     difference: float | None = None
     interval: tuple[float, float] | None = None
     failed: tuple[Slice, ...] = ()
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,17 @@ def decide(made: Model, rival: Rival | None, splits: Splits, terms: Terms) -> De
     if a floor's column is none of the test rows.
     """
     metric, outcomes = f"test/{terms.objective.metric}", made.judge(splits, "test")
-    value = _value(made, outcomes, metric)
-    told = Decision(False, "", metric, value, terms.baseline[metric], None, None)
+    value, drawn = _value(made, outcomes, metric), _drawn(made, outcomes)
+    intervals = {
+        name: percentiles(_each(drawn, name), terms.gate.confidence) for name in made.measure(outcomes, "test")
+    }
+    told = Decision(False, "", metric, value, terms.baseline[metric], None, None, intervals=intervals)
     failed = tuple(s for s in _slices(made, outcomes, splits, terms) if not _reaches(s.value, s.floor, terms))
     if rival:
         if rival.weights_sha256 == made.weights_sha256:
             why = f"its weights are those of the champion, version {rival.version}"
             return replace(told, reason=why, champion_version=rival.version, champion_value=value, failed=failed)
-        best, interval = _compared(made, outcomes, rival, splits, terms)
+        best, interval = _compared(_each(drawn, metric), rival, splits, terms)
         better = value - best if terms.objective.mode == "max" else best - value
         told = replace(told, champion_version=rival.version, champion_value=best, difference=better, interval=interval)
     told = replace(told, failed=failed)
@@ -116,7 +122,7 @@ def decide(made: Model, rival: Rival | None, splits: Splits, terms: Terms) -> De
 def _verdict(told: Decision, terms: Terms) -> tuple[bool, str]:
     said = f"{told.metric} {told.value:.6g}"
     if not terms.objective.better(told.value, told.baseline):
-        return False, f"{said} does not beat the baseline {told.baseline:.6g}"
+        return False, f"{said} {UNBEATEN} {told.baseline:.6g}"
     if told.failed:
         shown = [f"{s.column}={s.of} {s.value:.4g} ({s.rows} rows, floor {s.floor:g})" for s in told.failed]
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
@@ -142,9 +148,11 @@ def wanted(told: Mapping[str, Json], margin: float) -> list[str]:
     for below in told["failed"]:
         where = f"{told['metric']} on {below['column']}={below['of']}"
         lines.append(f"{where}: {below['floor']:g} or better, was {below['value']:.4g}")
-    if told["interval"] is None:
+    if UNBEATEN in told["reason"]:
         lines.append(f"{told['metric']} better than {told['baseline']:.6g}, was {told['value']:.6g}")
-    elif told["interval"][0] <= margin:
+    if told["interval"] is None and told["champion_version"] is not None:
+        lines.append("other weights than the champion's: other data, settings, code or seed")
+    if told["interval"] is not None and told["interval"][0] <= margin:
         low, better = told["interval"][0], told["difference"]
         lines.append(
             f"the lower end of the difference's interval above {margin:g}, was {low:.4g}: a difference of about "
@@ -159,10 +167,9 @@ def wanted(told: Mapping[str, Json], margin: float) -> list[str]:
 # ── evidence ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _compared(
-    made: Model, outcomes: Outcomes, rival: Rival, splits: Splits, terms: Terms
-) -> tuple[float, tuple[float, float]]:
-    """(what the champion reaches, the interval of how much better the candidate is), on the same rows."""
+def _compared(ours: np.ndarray, rival: Rival, splits: Splits, terms: Terms) -> tuple[float, Interval]:
+    """(what the champion reaches, the interval of how much better the candidate is), on the same rows. `ours`: the
+    candidate's figure in each draw."""
     metric, present = f"test/{terms.objective.metric}", rival.open()
     try:
         theirs = present.judge(splits, "test")
@@ -176,25 +183,35 @@ def _compared(
             fix=rival.way_out,
         ) from error
     sign = 1.0 if terms.objective.mode == "max" else -1.0
-
-    def difference(rows: np.ndarray) -> float:
-        try:
-            ours, other = made.measure(_some(outcomes, rows), "test"), present.measure(_some(theirs, rows), "test")
-        except TidemillError:  # such as a draw without one of the classes, which defines no figure
-            return float("nan")
-        return sign * (ours.get(metric, float("nan")) - other.get(metric, float("nan")))
-
-    return best, paired(difference, _size(outcomes), terms.gate.confidence)
+    return best, percentiles(sign * (ours - _each(_drawn(present, theirs), metric)), terms.gate.confidence)
 
 
-def paired(difference: Callable[[np.ndarray], float], rows: int, confidence: float) -> tuple[float, float]:
-    """The percentile interval of `difference`, a function of row numbers, over rows drawn anew with replacement.
-
-    Draws that define no difference are left out; NaN if none does.
-    """
+def redrawn(rows: int) -> Iterator[np.ndarray]:
+    """Numbers of rows, drawn anew with replacement: the same for whoever is measured, so two are compared in pairs."""
     draw = np.random.default_rng(SEED)
-    drawn = np.array([difference(draw.integers(0, rows, rows)) for _ in range(RESAMPLES)])
-    defined = drawn[~np.isnan(drawn)]
+    for _ in range(RESAMPLES):
+        yield draw.integers(0, rows, rows)
+
+
+def _drawn(model: Model, outcomes: Outcomes) -> list[Metrics]:
+    """The model's metrics in each draw; none of one that defines no figure, such as a draw without one of the
+    classes."""
+    found: list[Metrics] = []
+    for rows in redrawn(_size(outcomes)):
+        try:
+            found.append(model.measure(_some(outcomes, rows), "test"))
+        except TidemillError:
+            found.append({})
+    return found
+
+
+def _each(drawn: Sequence[Metrics], metric: str) -> np.ndarray:
+    return np.array([metrics.get(metric, float("nan")) for metrics in drawn])
+
+
+def percentiles(figures: np.ndarray, confidence: float) -> Interval:
+    """The percentile interval of a figure that each draw gave. Draws that define none are left out; NaN if all do."""
+    defined = figures[~np.isnan(figures)]
     if not len(defined):
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])

@@ -14,7 +14,7 @@ from components.contract import Data, Metrics, Objective, Outcomes, Spec
 from components.errors import DataError, ParamsError, RegistryError
 from components.model import Model
 from components.params import Gate
-from components.registry.gate import Decision, Rival, Terms, decide, paired, wanted
+from components.registry.gate import Decision, Rival, Terms, decide, percentiles, redrawn, wanted
 
 from .shelf import OBJECTIVE, SPEC
 
@@ -95,15 +95,15 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     draw, held = np.random.default_rng(4), 0
     for _ in range(200):
         sample = draw.normal(0.3, 1, 60)
-        low, high = paired(lambda rows, sample=sample: float(sample[rows].mean()), 60, 0.9)
+        low, high = percentiles(np.array([sample[rows].mean() for rows in redrawn(60)]), 0.9)
         held += low <= 0.3 <= high
     assert 0.84 <= held / 200 <= 0.95
 
 
 def test_draws_that_define_no_figure_are_left_out() -> None:
-    low, high = paired(lambda rows: float("nan") if rows[0] % 2 else float(len(rows)), 10, 0.95)
-    assert (low, high) == (10, 10)
-    assert np.isnan(paired(lambda _: float("nan"), 10, 0.95)).all()
+    figures = np.array([float("nan") if rows[0] % 2 else float(len(rows)) for rows in redrawn(10)])
+    assert percentiles(figures, 0.95) == (10, 10)
+    assert np.isnan(percentiles(np.full(10, float("nan")), 0.95)).all()
 
 
 def test_a_slice_below_its_floor_refuses_and_is_named() -> None:
@@ -139,6 +139,20 @@ def test_what_would_have_had_to_be_different() -> None:
     made = reaching(0.9)
     made.net[:190] = 0.6
     assert "port=brest: 0.7 or better, was 0.6" in lines(judge(made, None, terms(floors={"port": 0.7})))
+    own = judge(reaching(0.9, "other"), reaching(0.9, "other"))
+    assert lines(own) == "other weights than the champion's: other data, settings, code or seed"
+    poor = judge(reaching(0.4), reaching(0.1, "other"))
+    assert not poor.promoted and lines(poor) == "test/score better than 0.5, was 0.4"
+
+
+def test_each_metric_has_an_interval_of_its_own() -> None:
+    first, later = (
+        judge(reaching(0.8, spread=0.5, seed=1), None),
+        judge(reaching(0.84, spread=0.5, seed=2), reaching(0.8, "x")),
+    )
+    for said in (first, later):
+        low, high = said.intervals["test/score"]
+        assert low < said.value < high
 
 
 def test_the_same_weights_are_refused_without_loading_the_champion() -> None:

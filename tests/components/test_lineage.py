@@ -487,6 +487,8 @@ def test_two_versions_side_by_side_what_differs_first(made: Path) -> None:
     assert lines["settings.seed"] == (1, 2)
     assert lines["data.md5"] == (md5_of(made),) * 2
     assert lines["gate.promoted"] == (True, False)
+    figures = zip(lines["metrics.test/loss"], lines["interval.test/loss"], strict=True)
+    assert all(low < value < high for value, (low, high) in figures)
     assert lines["metrics.test/loss"][0] != lines["metrics.test/loss"][1]
     order = [line.same for line in told.lines]
     assert order == sorted(order)

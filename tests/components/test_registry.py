@@ -85,6 +85,17 @@ def test_registering_again_changes_nothing(workspace: Workspace, models: dict[st
     assert len(client.get_run(asking.run_id).outputs.model_outputs) == 1
 
 
+def test_a_decision_of_an_earlier_version_of_tidemill_is_read(
+    workspace: Workspace, models: dict[str, Path], data: Data
+) -> None:
+    said = put(workspace, models["good"], data, "a")
+    client = open_store(workspace).client
+    tags = client.get_model_version("tides", "1").tags
+    assert registry.decision_of(tags) == said.decision and said.decision.intervals
+    older = {name: value for name, value in tags.items() if name != "tidemill.intervals"}
+    assert registry.decision_of(older) == replace(said.decision, intervals={})
+
+
 def test_another_gate_decides_anew_on_the_same_version(
     workspace: Workspace, models: dict[str, Path], data: Data
 ) -> None:
