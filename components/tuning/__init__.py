@@ -42,6 +42,9 @@ def sweep(request: Request, watcher: Watcher, *, fresh: bool = False) -> list[Tr
     archive = Archive(request)
     with archive.opened(fresh) as lease:
         kept = archive.finished()
+        archive.restore(ledger)
+        if reached := [entry.seconds for entry in ledger.trials.values() if entry.curve]:
+            watcher.kept(len(reached), len(ledger.trials), sum(reached))
         if kept is not None:
             _tell_kept(kept, request, ledger.objective, watcher)
             return kept
@@ -52,9 +55,6 @@ def _learnt(archive: Archive, ledger: Ledger, lease: Lease, watcher: Watcher) ->
     """The trials of a sweep that goes on from what its archive holds to its end."""
     request = archive.request
     family = families.family(request.family)
-    archive.restore(ledger)
-    if reached := [entry.seconds for entry in ledger.trials.values() if entry.curve]:
-        watcher.kept(len(reached), len(ledger.trials), sum(reached))
     domains = request.search.domains(family.search_space(request.data.spec), request.settings)
     sampler = Sampler(domains, request.settings, configurations.defaults(family.Settings), request.seed)
     course = Course(archive, lease, ledger, scheduler(request.search, sampler, ledger), watcher)

@@ -158,6 +158,8 @@ def test_a_finished_sweep_is_told_again_without_ray(whole: Whole, monkeypatch: p
     assert tuning.sweep(request(str(whole.storage), **whole.settings), told) == whole.trials
     assert told.curves == whole.listener.curves
     assert told.endings == whole.listener.endings
+    ((kept, of, seconds),) = told.kept_trials
+    assert kept == of == len(whole.trials) and seconds > 0
 
 
 def test_damaged_best_weights_are_learnt_again_and_fresh_begins_again(
