@@ -32,6 +32,8 @@ BUILT_IN = {
     "movie-sentiment": "components.datasets.movie_sentiment",
     "spelling-to-sound": "components.datasets.spelling_to_sound",
     "translate-en-fr": "components.datasets.translate_en_fr",
+    "summarize-docstrings": "components.datasets.docstrings",
+    "chat": "components.datasets.chat",
 }
 
 

@@ -12,7 +12,7 @@ PACKAGES makes of it: so nothing is taught in two ways, and one reference stands
 
 The split is ours, 85/5/10, by a hash of the English text without case, signs and spaces.
 
-One row: id 58, english "Enter a valid URL.", french "Saisissez une URL valide.", package "Django", split "train".
+One row: id 101, english "Enter a valid URL.", french "Saisissez une URL valide.", package "Django", split "train".
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import gettext
 import gzip
 import hashlib
 import io
+import json
 import struct
 import sys
 import tarfile
@@ -26,7 +28,9 @@ from components.datasets import (
     BUILT_IN,
     breast_cancer,
     cartpole,
+    chat,
     digits,
+    docstrings,
     movie_sentiment,
     packages,
     parquet,
@@ -48,6 +52,8 @@ TASKS: dict[str, Task] = {  # the others: classification
     "movies": "regression",
     "spelling-to-sound": "text2text",
     "translate-en-fr": "text2text",
+    "summarize-docstrings": "text2text",
+    "chat": "text2text",
 }
 
 
@@ -227,6 +233,118 @@ def test_what_no_one_can_learn_from_is_in_no_translation() -> None:
     pairs = dict(zip(table["english"].to_pylist(), table["french"].to_pylist(), strict=True))
     assert pairs == dict(found[1:4]) | {"Type": "Type", "Close it": "Ferme"}
     assert table["package"].to_pylist() == ["Django"] * 4 + ["wagtail"]
+
+
+def test_summarize_docstrings_is_what_the_packages_say_of_themselves(workspace: Workspace) -> None:
+    import inspect
+
+    table = rows(workspace, "summarize-docstrings").to_pandas().set_index("id")
+    assert np.__version__ == docstrings.PACKAGES[0].version
+    said = inspect.getdoc(np.tril_indices)
+    row = table.loc["numpy/lib/_twodim_base_impl.py:tril_indices"]
+    assert said.startswith(f"{row['summary']}\n\nParameters\n----------\nn : int\n")
+    assert row["body"].startswith("Parameters n : int The row dimension of the arrays")
+    assert table["body"].str.len().between(1, docstrings.LONGEST).all() and table["summary"].str.endswith(".").all()
+    assert table["summary"].str.split().str.len().between(3, 30).all()
+    bare = table.assign(bare=letters.bare(table["body"].tolist()))
+    assert bare["bare"].is_unique
+    heads = bare.groupby(bare["bare"].str[: docstrings.ALIKE])["split"]
+    assert heads.nunique().max() == 1 and heads.size().max() > 5
+    packages_of = {name.partition("/")[0] for name in table.index}
+    assert packages_of == {p.package for p in docstrings.PACKAGES} - {"scikit-learn"} | {"sklearn"}
+    assert not table.index.str.contains("/tests/").any()
+
+
+MODULE = (
+    '''"""Everything about tides. And moons."""
+class Tide:
+    """One tide.
+
+    It comes
+    and goes.   Always.
+
+    Examples
+    --------
+    >>> Tide().height
+
+    3
+
+    Notes
+    -----
+    See the moon.
+    """
+    @property
+    def height(self):
+        """How high.
+
+        '''
+    + "of it " * 200
+    + '''"""
+        def within(): "Not a row."
+    async def wait(self): """No body."""
+if True:
+    def hidden(): """Not found."""
+'''
+)
+
+
+def test_a_docstring_is_its_first_paragraph_and_what_follows() -> None:
+    found = dict(docstrings.documented(ast.parse(MODULE)))
+    assert list(found) == ["", "Tide", "Tide.height", "Tide.height.within", "Tide.wait"]
+    body = "It comes and goes. Always. Examples 3 Notes See the moon."
+    assert docstrings.parts(found["Tide"]) == (body, "One tide.")
+    body, summary = docstrings.parts(found["Tide.height"])
+    assert (len(body), body[-9:], summary) == (599, " it of it", "How high.")
+    assert docstrings.parts(found[""]) == ("", "Everything about tides. And moons.")
+
+
+def test_which_docstrings_are_rows() -> None:
+    told = {
+        "a": ("Say what it is.", "One two three four five."),
+        "b": ("Say nothing", "One two three four five six."),
+        "c": ("Say it.", "One two three four five seven."),
+        "d": ("Say what it does.", "Too short."),
+        "e": ("Say what it does.", "Say what it does, and why, and when."),
+        "f": ("Say it in other words.", "one, two: three four five"),
+        "g": ("Say it --- this way.", "One two three four five eight."),
+        "h": (f"Say {'it ' * 30} often.", "One two three four five nine."),
+    }
+    source = "".join(f'def {name}():\n    """{s}\n\n    {b}"""\n' for name, (s, b) in told.items()).encode()
+    files: Any = {docstrings.PACKAGES[0]: {"numpy/a.py": source}}
+    table = docstrings.build(lambda package: files.get(package, {}))  # type: ignore[arg-type, return-value]
+    assert table.drop(["split"]).to_pylist() == [
+        {"id": "numpy/a.py:a", "body": "One two three four five.", "summary": "Say what it is."}
+    ]
+
+
+def test_chat_is_what_was_said_and_each_conversation_is_in_one_split(workspace: Workspace) -> None:
+    table = rows(workspace, "chat").to_pandas()
+    conversation, number = table["id"].str.split(" ").str[0], table["id"].str.split(" ").str[1].astype(int)
+    assert table.groupby(conversation)["split"].nunique().max() == 1 and number.min() == 1
+    content = packages.read(chat.MEMBER, workspace.state / "packages", lambda _: None)
+    row = table[table["id"] == "a07edb12-6b91-4138-b11e-02421888d699 3"].iloc[0]
+    messages = json.loads(content)["a07edb12-6b91-4138-b11e-02421888d699"]["messages"]
+    lines = [" ".join(one["text"] for one in turn) for turn in messages]
+    assert row["said"] == "\n".join(lines[:3]) and row["reply"] == lines[3]
+    assert table["reply"].str.split().str.len().between(1, 40).all()
+    assert table["said"].str.count("\n").max() == 2 and table["said"].str.len().max() == chat.SAID
+    assert table["split"].value_counts(normalize=True)["train"] == pytest.approx(0.9, abs=0.01)
+
+
+def test_turns_are_of_one_speaker_and_what_came_before_is_cut_at_a_word() -> None:
+    spoken = [
+        [("a", "Hi"), ("a", " there\n")],
+        [("b", "  ")],
+        [("a", "you?")],
+        [("b", "Yes.")],
+        [("a", "Ah"), ("c", "Me")],
+    ]
+    messages = [[{"sender": sender, "text": text} for sender, text in group] for group in spoken]
+    assert chat.turns(messages) == ["Hi there you?", "Yes.", "Ah", "Me"]
+    assert chat.before(["0", "1", "2", "3", "4"], 4) == "1\n2\n3" and chat.before(["0", "1"], 1) == "0"
+    long = "word " * 100 + "end"
+    assert chat.before([long, "so", "?"], 2) == ("word " * 100 + "end\nso")[-396:]
+    assert chat.before(["x" * 500, "?"], 1) == "x" * 400
 
 
 def test_cartpole_is_whole_episodes_each_in_one_split(workspace: Workspace) -> None:
