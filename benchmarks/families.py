@@ -20,16 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from components import datasets, params, plan, receipts
-from components.contract import SPLITS, Data, Metrics
+from components.contract import Metrics
 from components.errors import TidemillError
-from components.plan import Project, Resolved
-from components.workspace import Workspace
 
-from .rows import Row, rows
+from .rows import Figures, Rivals, Row, rows
+from .trained import data_of, facts, folded, learnt, resolved
 
 HERE = Path(__file__).parent
 AT_ONCE = 2
@@ -66,68 +61,39 @@ class Outcome:
 # ── measuring ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def learnt(pipeline: str, folds: int, seed: int) -> Metrics:
-    """The test metrics of the winner's configuration, trained with another seed; with folds, on fold number `seed`."""
-    import torch
+class Trainings:
+    """Test metrics of trainings by their seeds, AT_ONCE at a time; each is done once, whoever asks for it."""
 
-    torch.set_num_threads(1)
-    asked = resolved(pipeline)
-    facts = _trained(asked).facts
-    data = folded(data_of(asked), seed, folds) if folds else data_of(asked)
-    family, hyper = asked.family, {**asked.block.settings, **facts["hyper"]}
-    state = None
-    for epoch in family.fit(data, hyper, seed, None):
-        if epoch.number == facts["winner"]["epochs"]:
-            state = epoch.state()
-            break
-    assert state is not None
-    net = family.load(data.spec, hyper, state.served())
-    return family.measure(data.spec, family.judge(net, data, "test"), "test")
+    def __init__(self) -> None:
+        self._done: dict[tuple[str, int, int], Metrics] = {}
+
+    def __call__(self, pipeline: str, folds: int, runs: int) -> list[Metrics]:
+        missing = [run for run in range(runs) if (pipeline, folds, run) not in self._done]
+        if missing:
+            with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
+                found = pool.map(partial(learnt, pipeline, folds), missing)
+                self._done |= {(pipeline, folds, run): metrics for run, metrics in zip(missing, found, strict=True)}
+        return [self._done[pipeline, folds, run] for run in range(runs)]
 
 
-def measured(group: Sequence[Row]) -> Iterator[Outcome]:
-    """The rows of one pipeline; its trainings serve them all."""
-    pipeline = group[0].pipeline
-    asked = resolved(pipeline)
-    _trained(asked)
-    wanted = {folds: folds or max(row.seeds for row in group if not row.folds) for folds in {r.folds for r in group}}
-    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
-        ours = {folds: list(pool.map(partial(learnt, pipeline, folds), range(n))) for folds, n in wanted.items()}
+def measured(group: Sequence[Row], trained: Trainings) -> Iterator[Outcome]:
+    """The rows of one pipeline. Its trainings serve them all, and so does what one rival made of a seed or a fold."""
+    asked = resolved(group[0].pipeline)
+    for pipeline in {asked.name, *(name for row in group for name in row.beside)}:
+        facts(resolved(pipeline))
+    data = data_of(asked)
+    found: dict[tuple[Rivals, int, int], Figures] = {}
     for row in group:
-        runs = range(row.folds or row.seeds)
-        data = data_of(asked)
-        found = [row.rivals(folded(data, run, row.folds) if row.folds else data, run) for run in runs]
-        rivals = {name: [float(each[name]) for each in found] for name in found[0]}
-        values = [float(ours[row.folds][run][f"test/{row.metric}"]) for run in runs]
-        yield Outcome(row, asked.block.family, values, rivals)
-
-
-def folded(data: Data, fold: int, folds: int) -> Data:
-    """All rows cut anew: one part in `folds`, drawn by chance with a fixed seed, to test on, the others to learn from.
-    Every tenth of those is a val row as well: nothing is chosen by them."""
-    rows = pa.concat_tables(data.splits[split] for split in SPLITS).combine_chunks()
-    part_N = np.random.default_rng(0).permutation(len(rows)) % folds
-    train = rows.take(pa.array(np.flatnonzero(part_N != fold)))
-    test = rows.take(pa.array(np.flatnonzero(part_N == fold)))
-    return Data(data.spec, {"train": train, "val": train.take(pa.array(np.arange(0, len(train), 10))), "test": test})
-
-
-def resolved(pipeline: str) -> Resolved:
-    """A pipeline of the project here."""
-    workspace = Workspace.find()
-    project = Project(workspace, params.load(workspace), print, lambda _: None)  # type: ignore[arg-type, return-value]
-    return plan.resolve(project, pipeline)
-
-
-def data_of(asked: Resolved) -> Data:
-    return datasets.load(asked.workspace, asked.block.dataset, asked.expectations, asked.spec.task)
-
-
-def _trained(asked: Resolved) -> receipts.Receipt:
-    found = receipts.read(asked.workspace, asked.name, "train")
-    if found is None:
-        raise TidemillError(f"{asked.name} has not been trained", fix=f"tidemill run {asked.name}")
-    return found
+        test, runs = f"test/{row.metric}", range(row.runs)
+        ours = {name: trained(name, row.folds, row.runs) for name in (row.pipeline, *row.beside)}
+        values = {name: [float(metrics[test]) for metrics in each] for name, each in ours.items()}
+        for run in runs:
+            if (row.rivals, row.folds, run) not in found:
+                part = folded(data, run, row.folds) if row.folds else data
+                found[row.rivals, row.folds, run] = row.rivals(part, run)
+        figures = [found[row.rivals, row.folds, run] for run in runs]
+        rivals = {name: [float(each[name][row.metric]) for each in figures] for name in figures[0]}
+        yield Outcome(row, asked.block.family, values.pop(row.pipeline), rivals | values)
 
 
 # ── writing it down ─────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +115,18 @@ def write(outcomes: Sequence[dict[str, Any]]) -> None:
         marks = ([] if one["mark"] is None else [f"{one['mark']:g}"]) + one["above"]
         told = [one["pipeline"], one["family"], one["metric"], _mean(one["ours"]), rivals]
         lines.append(f"| {' | '.join([*told, ', '.join(marks) or '–', 'yes' if one['met'] else '**no**'])} |")
+    lines += _signatures({one["metric"] for one in ordered})
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _signatures(metrics: set[str]) -> list[str]:
+    """How sacrebleu computed the figures that have its name."""
+    if not metrics & {"bleu", "chrf"}:
+        return []
+    from components import wording
+
+    wording.compared(["a"], [["a"]])  # one reference for a text, as every dataset with these metrics has it
+    return ["", *(f"{name}: {said}  " for name, said in wording.signatures().items() if name in metrics)]
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -169,17 +146,17 @@ def main() -> int:
         )
     file = HERE / "results.json"
     kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    missed = 0
+    missed, trained = 0, Trainings()
     for pipeline in dict.fromkeys(row.pipeline for row in chosen):
         try:
-            outcomes = list(measured([row for row in chosen if row.pipeline == pipeline]))
+            outcomes = list(measured([row for row in chosen if row.pipeline == pipeline], trained))
         except TidemillError as error:
             print(error, file=sys.stderr)
             missed += 1
             continue
         for outcome in outcomes:
             verdict = f"missed: {', '.join(outcome.misses)}" if outcome.misses else "met"
-            print(f"{pipeline:20} {outcome.row.metric:12} {_mean(outcome.ours)}  {verdict}")
+            print(f"{pipeline:20} {outcome.row.metric:20} {_mean(outcome.ours)}  {verdict}")
         kept = [one for one in kept if one["pipeline"] != pipeline] + [outcome.to_json() for outcome in outcomes]
         missed += sum(bool(outcome.misses) for outcome in outcomes)
         write(kept)

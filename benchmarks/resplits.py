@@ -18,8 +18,8 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.families import data_of, resolved
 from benchmarks.rows.starters import plain
+from benchmarks.trained import data_of, resolved
 from components import metrics
 from components.contract import Data, State
 from components.plan import Resolved

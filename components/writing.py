@@ -252,7 +252,7 @@ def judge(net: Any, data: Data, split: str) -> Outcomes:
     """Of all rows how likely their targets are; of some how near what the net writes is to them (wording.compared)."""
     rows = data.splits[split]
     likely = _likelihood(net, pairs(data.spec, rows, net.known))
-    chosen, read, references = _asked(data, split, net.settings.judged)
+    chosen, read, references = asked(data, split, net.settings.judged)
     found = wording.compared([text for text, _ in written(net, read)], references)
     return likely | wording.spread(found, chosen, len(rows))
 
@@ -280,7 +280,7 @@ def baseline(data: Data, split: str, settings: Settings) -> Metrics:
     train, given = (pairs(data.spec, data.splits[name], known).target for name in ("train", split))
     count_V = 1 + torch.bincount(train.ids_T, minlength=known.target.size).double()
     nats_V = -(count_V / count_V.sum()).log()
-    chosen, read, references = _asked(data, split, settings.judged)
+    chosen, read, references = asked(data, split, settings.judged)
     row_T = torch.arange(len(given)).repeat_interleave(given.lengths_N)
     likely = {
         "nats": torch.bincount(row_T, nats_V[given.ids_T], minlength=len(given)).numpy(),
@@ -290,7 +290,7 @@ def baseline(data: Data, split: str, settings: Settings) -> Metrics:
     return told(likely | wording.spread(wording.compared(read, references), chosen, len(given)), split)
 
 
-def _asked(data: Data, split: str, most: int) -> tuple[list[int], list[str], list[list[str]]]:
+def asked(data: Data, split: str, most: int) -> tuple[list[int], list[str], list[list[str]]]:
     """Rows that are written for, `most` at most: the first of each source; their sources, and the targets of all rows
     with that source."""
     read, wanted = _texts(data.spec, data.splits[split])

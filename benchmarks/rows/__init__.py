@@ -6,16 +6,26 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from components.contract import Data
+from components.contract import Data, Metrics
+
+Figures: TypeAlias = Mapping[str, Metrics]  # rival → metric → value
+Rivals: TypeAlias = Callable[[Data, int], Figures]
+
+
+def nobody(data: Data, seed: int) -> Figures:  # noqa: ARG001
+    """No rivals."""
+    return {}
 
 
 @dataclass(frozen=True)
 class Row:
     """One metric of one pipeline on its test rows.
 
-    rivals   what the rivals reach by the same metric on the same rows: (data, seed) → name → value
+    rivals   what the rivals reach on the same rows: (data, seed) → name → metric → value. Rows of a pipeline with the
+             same rivals ask them once a seed
+    beside   other pipelines on the same data, whose own values stand with the rivals'
     mark     what the mean over the seeds must reach
     above    rivals whose mean it must beat as well
     seeds    how many trainings of the winner's configuration the mean is over; rivals get the same seeds
@@ -25,11 +35,17 @@ class Row:
     pipeline: str
     metric: str
     mode: Literal["max", "min"]
-    rivals: Callable[[Data, int], Mapping[str, float]]
+    rivals: Rivals = nobody
     mark: float | None = None
     above: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     seeds: int = 5
     folds: int = 0
+
+    @property
+    def runs(self) -> int:
+        """Trainings that the mean is over."""
+        return self.folds or self.seeds
 
 
 def rows() -> list[Row]:

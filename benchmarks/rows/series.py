@@ -6,17 +6,15 @@ ArrowHead 84.5, ItalyPowerDemand 96.3 %), the MLP for mlp (92.7, 77.8, 95.4 %).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pyarrow as pa
 
 from components.contract import Data
 
-from . import Row
+from . import Figures, Row
 
 
-def neighbours(data: Data, seed: int) -> Mapping[str, float]:  # noqa: ARG001
+def neighbours(data: Data, seed: int) -> Figures:  # noqa: ARG001
     """One nearest neighbour among all official training series (train and val), by Euclidean distance and by dynamic
     time warping without a window."""
     from dtaidistance import dtw_ndim
@@ -27,7 +25,7 @@ def neighbours(data: Data, seed: int) -> Mapping[str, float]:  # noqa: ARG001
     warped = np.array([[dtw_ndim.distance_fast(a, b) for a in a_NTC] for b in b_NTC])
     straight = np.sqrt(((b_NTC[:, None] - a_NTC[None]) ** 2).sum((2, 3)))
     distances = {"1-NN, Euclidean": straight, "1-NN, DTW": warped}
-    return {name: float((known[d.argmin(1)] == truth).mean()) for name, d in distances.items()}
+    return {name: {"accuracy": float((known[d.argmin(1)] == truth).mean())} for name, d in distances.items()}
 
 
 def _series(rows: pa.Table, name: str) -> np.ndarray:

@@ -11,10 +11,10 @@ from components import families, metrics, params, tables
 from components.contract import Data
 from components.workspace import Workspace
 
-from . import Row
+from . import Figures, Row
 
 
-def breast_cancer(data: Data, seed: int) -> Mapping[str, float]:  # noqa: ARG001
+def breast_cancer(data: Data, seed: int) -> Figures:  # noqa: ARG001
     """Logistic regression on standardised columns, its strength by default, and one whose strength is chosen on the
     val rows. How they compare with the family when the rows are split anew: benchmarks/resplits.py."""
     from sklearn.linear_model import LogisticRegression
@@ -27,19 +27,21 @@ def breast_cancer(data: Data, seed: int) -> Mapping[str, float]:  # noqa: ARG001
     usual = taught(1.0)
     chosen = max((taught(c) for c in (0.01, 0.1, 1.0, 10.0)), key=lambda rival: rival.score(*plain(data, "val")))
     tests = plain(data, "test")
-    return {"logistic regression": usual.score(*tests), "logistic regression, tuned": chosen.score(*tests)}
+    rivals = {"logistic regression": usual, "logistic regression, tuned": chosen}
+    return {name: {"accuracy": rival.score(*tests)} for name, rival in rivals.items()}
 
 
-def digits(data: Data, seed: int) -> Mapping[str, float]:  # noqa: ARG001
+def digits(data: Data, seed: int) -> Figures:  # noqa: ARG001
     """A support vector machine and nearest neighbours on the pixels."""
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.svm import SVC
 
     rivals = {"nearest neighbours": KNeighborsClassifier(3), "support vector machine": SVC(C=10)}
-    return {name: rival.fit(*plain(data, "train")).score(*plain(data, "test")) for name, rival in rivals.items()}
+    taught = {name: rival.fit(*plain(data, "train")) for name, rival in rivals.items()}
+    return {name: {"accuracy": rival.score(*plain(data, "test"))} for name, rival in taught.items()}
 
 
-def digits_anomaly(data: Data, seed: int) -> Mapping[str, float]:
+def digits_anomaly(data: Data, seed: int) -> Figures:
     """IsolationForest and OneClassSVM on the normal training rows: raw, standardised, and principal components, plain
     and whitened. Each is chosen from its grid by AUROC on the val rows, as a trial is."""
     from sklearn.decomposition import PCA
@@ -76,13 +78,13 @@ def digits_anomaly(data: Data, seed: int) -> Mapping[str, float]:
                     for x, anomalous in (inputs["val"], inputs["test"])
                 )
                 best[name] = max(best.get(name, (0.0, 0.0)), (val, test))
-    return {name: test for name, (_, test) in best.items()}
+    return {name: {"auroc": test} for name, (_, test) in best.items()}
 
 
-def cartpole(data: Data, seed: int) -> Mapping[str, float]:  # noqa: ARG001
+def cartpole(data: Data, seed: int) -> Figures:  # noqa: ARG001
     """The random policy whose episodes are the dataset."""
     reached = families.family("dqn").baseline(data, "test", _settings("cartpole"))
-    return {"random policy": reached["test/return"]}
+    return {"random policy": {"return": reached["test/return"]}}
 
 
 ROWS = [

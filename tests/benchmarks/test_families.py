@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks import families
+from benchmarks import trained as trained_again
 from benchmarks.families import Outcome
-from benchmarks.rows import Row, rows
+from benchmarks.rows import Figures, Row, rows
 from benchmarks.rows.starters import plain
 from components import params
+from components.contract import Data
 from components.workspace import Workspace
 from tests.components.cases import images
 from tests.conftest import REPOSITORY
 
 RIVALS = {"good": [0.94, 0.96], "poor": [0.5, 0.5]}
-ROW = Row("digits", "accuracy", "max", lambda _data, _seed: {}, mark=0.9, above=("good",))
+ROW = Row("digits", "accuracy", "max", mark=0.9, above=("good",))
 
 
 @pytest.mark.parametrize(
@@ -36,14 +41,14 @@ def test_the_mean_must_reach_the_mark_and_beat_the_rivals(reached: list[float], 
 
 
 def test_less_is_better_where_the_row_says_so() -> None:
-    row = Row("movies", "rmse", "min", lambda _data, _seed: {}, mark=0.95, above=("good",))
+    row = Row("movies", "rmse", "min", mark=0.95, above=("good",))
     assert Outcome(row, "recommender", [0.9], RIVALS).misses == []
     assert Outcome(row, "recommender", [0.96], RIVALS).misses == ["good 0.9500", "mark 0.95"]
 
 
 def test_results_are_written_twice_and_misses_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "HERE", tmp_path)
-    alone = Row("poles", "return", "max", lambda _data, _seed: {}, mark=0.9)
+    alone = Row("poles", "return", "max", mark=0.9)
     families.write([Outcome(alone, "dqn", [0.99], {}).to_json(), Outcome(ROW, "cnn", [0.5, 0.7], RIVALS).to_json()])
     first, second = json.loads((tmp_path / "results.json").read_text())
     assert (first["ours"], first["rivals"], first["mark"], first["met"]) == ([0.5, 0.7], RIVALS, 0.9, False)
@@ -52,9 +57,69 @@ def test_results_are_written_twice_and_misses_are_shown(tmp_path: Path, monkeypa
     assert "| 0.6000 ± 0.1414 | good 0.9500 ± 0.0141<br>poor 0.5000 ± 0.0000 | 0.9, good | **no** |" in page
 
 
+def test_how_sacrebleu_counts_stands_below_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "HERE", tmp_path)
+    said = Row("phrases", "bleu", "max")
+    families.write([Outcome(said, "transformer", [31.2], {"copy": [4.0]}).to_json()])
+    last = (tmp_path / "results.md").read_text().splitlines()[-1]
+    assert last.startswith("bleu: nrefs:1|") and "version:" in last
+
+
 def test_each_row_is_of_a_pipeline_that_there_is() -> None:
     known = params.load(Workspace(REPOSITORY)).pipelines
-    assert {row.pipeline for row in rows()} <= set(known)
+    assert {name for row in rows() for name in (row.pipeline, *row.beside)} <= set(known)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """Pipelines "a" and "b" on the same images, without training them; which trainings were asked for."""
+    asked: list[tuple[str, int, int]] = []
+
+    def learnt(pipeline: str, folds: int, seed: int) -> dict[str, float]:
+        asked.append((pipeline, folds, seed))
+        return {"test/accuracy": (0.5 if pipeline == "a" else 0.6) + seed / 10, "test/loss": 1.0}
+
+    def resolved(pipeline: str) -> Any:
+        return SimpleNamespace(name=pipeline, block=SimpleNamespace(family="cnn"))
+
+    monkeypatch.setattr(families, "resolved", resolved)
+    monkeypatch.setattr(families, "facts", lambda _: {})
+    monkeypatch.setattr(families, "data_of", lambda _: images("classification"))
+    monkeypatch.setattr(families, "learnt", learnt)
+    monkeypatch.setattr(families, "ProcessPoolExecutor", lambda *_: nullcontext(SimpleNamespace(map=map)))
+    return asked
+
+
+def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, int, int]]) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def rivals(data: Data, seed: int) -> Figures:
+        calls.append((seed, data.splits["test"].num_rows))
+        return {"luck": {"accuracy": seed / 100, "loss": 2.0}}
+
+    found = families.measured(
+        [
+            Row("a", "accuracy", "max", rivals, seeds=2),
+            Row("a", "loss", "min", rivals, above=("luck",), seeds=2),
+            Row("a", "accuracy", "max", rivals, folds=3),
+        ],
+        families.Trainings(),
+    )
+    first, second, third = found
+    assert calls == [(0, 72), (1, 72), (0, 120), (1, 120), (2, 120)]
+    assert first.ours == [0.5, 0.6] and first.rivals == {"luck": [0.0, 0.01]}
+    assert second.ours == [1.0, 1.0] and second.rivals == {"luck": [2.0, 2.0]} and second.misses == []
+    assert len(third.ours) == 3
+    assert trained == [("a", 0, 0), ("a", 0, 1), ("a", 3, 0), ("a", 3, 1), ("a", 3, 2)]
+
+
+def test_another_pipeline_stands_beside_and_is_trained_once(trained: list[tuple[str, int, int]]) -> None:
+    done = families.Trainings()
+    rows_ = [Row(name, "accuracy", "max", beside=(other,), seeds=2) for name, other in (("a", "b"), ("b", "a"))]
+    (one,), (two,) = (list(families.measured([row], done)) for row in rows_)
+    assert (one.ours, one.rivals) == ([0.5, 0.6], {"b": [0.6, 0.7]})
+    assert (two.ours, two.rivals) == ([0.6, 0.7], {"a": [0.5, 0.6]})
+    assert sorted(trained) == [("a", 0, 0), ("a", 0, 1), ("b", 0, 0), ("b", 0, 1)]
 
 
 def test_rivals_see_every_pixel_as_a_column_and_the_same_rows() -> None:
@@ -68,14 +133,14 @@ def test_rivals_see_every_pixel_as_a_column_and_the_same_rows() -> None:
 
 def test_folds_are_all_rows_once_and_their_val_rows_choose_nothing() -> None:
     data = images("classification")
-    folds = [families.folded(data, fold, 5) for fold in range(5)]
+    folds = [trained_again.folded(data, fold, 5) for fold in range(5)]
     tested = [row for fold in folds for row in fold.splits["test"]["id"].to_pylist()]
     assert sorted(tested) == list(range(360))
     for fold in folds:
         train, val, test = (set(fold.splits[split]["id"].to_pylist()) for split in ("train", "val", "test"))
         assert len(train) == 288 and len(test) == 72 and not train & test
         assert val < train and len(val) == 29
-    assert families.folded(data, 1, 5).splits["test"].equals(folds[1].splits["test"])
+    assert trained_again.folded(data, 1, 5).splits["test"].equals(folds[1].splits["test"])
 
 
 def test_a_rival_knows_users_and_items_by_their_means() -> None:

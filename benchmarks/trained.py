@@ -1,0 +1,67 @@
+"""A pipeline of the project here that has run: its data, its winner's configuration, and that trained again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from components import datasets, params, plan, receipts
+from components.contract import SPLITS, Data, Json, Metrics
+from components.errors import TidemillError
+from components.plan import Project, Resolved
+from components.workspace import Workspace
+
+
+def resolved(pipeline: str) -> Resolved:
+    workspace = Workspace.find()
+    project = Project(workspace, params.load(workspace), print, lambda _: None)  # type: ignore[arg-type, return-value]
+    return plan.resolve(project, pipeline)
+
+
+def data_of(asked: Resolved) -> Data:
+    return datasets.load(asked.workspace, asked.block.dataset, asked.expectations, asked.spec.task)
+
+
+def facts(asked: Resolved) -> Json:
+    """What the train stage has left. Raises TidemillError if it has not run."""
+    found = receipts.read(asked.workspace, asked.name, "train")
+    if found is None:
+        raise TidemillError(f"{asked.name} has not been trained", fix=f"tidemill run {asked.name}")
+    return found.facts
+
+
+def settings(pipeline: str) -> Any:
+    """The winner's, as its family has them."""
+    asked = resolved(pipeline)
+    return asked.family.Settings(**{**asked.block.settings, **facts(asked)["hyper"]})
+
+
+def learnt(pipeline: str, folds: int, seed: int) -> Metrics:
+    """The test metrics of the winner's configuration, trained with another seed; with folds, on fold number `seed`."""
+    import torch
+
+    torch.set_num_threads(1)
+    asked = resolved(pipeline)
+    told = facts(asked)
+    data = folded(data_of(asked), seed, folds) if folds else data_of(asked)
+    family, hyper = asked.family, {**asked.block.settings, **told["hyper"]}
+    state = None
+    for epoch in family.fit(data, hyper, seed, None):
+        if epoch.number == told["winner"]["epochs"]:
+            state = epoch.state()
+            break
+    assert state is not None
+    net = family.load(data.spec, hyper, state.served())
+    return family.measure(data.spec, family.judge(net, data, "test"), "test")
+
+
+def folded(data: Data, fold: int, folds: int) -> Data:
+    """All rows cut anew: one part in `folds`, drawn by chance with a fixed seed, to test on, the others to learn from.
+    Every tenth of those is a val row as well: nothing is chosen by them."""
+    rows = pa.concat_tables(data.splits[split] for split in SPLITS).combine_chunks()
+    part_N = np.random.default_rng(0).permutation(len(rows)) % folds
+    train = rows.take(pa.array(np.flatnonzero(part_N != fold)))
+    test = rows.take(pa.array(np.flatnonzero(part_N == fold)))
+    return Data(data.spec, {"train": train, "val": train.take(pa.array(np.arange(0, len(train), 10))), "test": test})
