@@ -111,6 +111,13 @@ def test_all_rows_of_a_text_are_in_one_split_however_many_targets_it_has(tmp_pat
     assert table.promised().duplicates.near == 0.0
 
 
+def test_pairs_that_repeat_by_nature_stay_together(tmp_path: Path) -> None:
+    table = Table(tmp_path, {"english": ENGLISH * 3, "french": FRENCH * 3})
+    promised = table.promised().duplicates
+    assert (promised.across, promised.near) == (0.0, 0.0) and promised.within == 1.0
+    assert [len(part) for part in table.load().splits.values()] == [720, 240, 240]
+
+
 def test_few_targets_are_classes_and_numbers_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -208,7 +215,8 @@ def test_a_family_that_writes_nothing_says_so_before_anything_runs(pairs: Table)
     root, columns = pairs.workspace.root, "text: english, target: french"
     assert plan.resolve(pipeline(root, "tests.families.parrot:Parrot", columns), "p").spec.task == "text2text"
     with pytest.raises(
-        ParamsError, match=r"'rnn' does .*, dataset 'mine' offers text2text(.|\n)*expectations/mine\.yaml"
+        ParamsError,
+        match=r"'rnn' does .*, dataset 'mine' offers text2text(.|\n)*choose .*transformer.*expectations/mine\.yaml",
     ):
         plan.resolve(pipeline(root, "rnn", columns), "p")
     with pytest.raises(ParamsError, match=r"params\.yaml:1 datasets\.mine\.text: got 'french' for text and target"):
@@ -263,6 +271,18 @@ def test_what_is_wrong_with_targets_is_named_with_its_rows(pairs: Table, tmp_pat
     failure = found[rule]
     assert (failure.column, failure.split, failure.count) == ("french", "val", count)
     assert failure.rows == tuple(list(spoilt)[:5])
+
+
+def test_an_empty_target_is_one_too_many_however_long_the_others_may_be(pairs: Table, tmp_path: Path) -> None:
+    rules = dict(pairs.promised().columns)
+    rules["french"] = rules["french"].model_copy(update={"longest": None})
+    data = pairs.load()
+    texts = ["", *data.splits["test"]["french"].to_pylist()[1:]]
+    test = data.splits["test"].set_column(1, "french", pa.array(texts))
+    promised = pairs.promised().model_copy(update={"columns": rules})
+    found = validate(Data(data.spec, {**data.splits, "test": test}), promised, tmp_path / "docs").failures
+    assert [(f.column, f.rule, f.rows) for f in found] == [("french", "characters", (0,))]
+    assert found[0].detail == "got 0, expected 1 or more"
 
 
 def test_the_targets_have_words_and_scripts_of_their_own(tmp_path: Path) -> None:
