@@ -68,12 +68,14 @@ def doctor(fix: Fix = False, as_json: AsJson = False) -> None:
 
 
 def checks() -> Mapping[str, Check]:
-    """All checks, those of what runs on this machine last."""
+    """All checks. That of the packages comes last: its repair replaces what the others import."""
     from components import health
 
     from . import checkups
 
-    return {**health.CHECKS, "flow runs": checkups.flow_runs, "servers": checkups.servers, "ports": checkups.ports}
+    ours = {"flow runs": checkups.flow_runs, "servers": checkups.servers, "ports": checkups.ports}
+    found = {**health.CHECKS, **ours}
+    return {**found, "packages": found.pop("packages")}
 
 
 def _row(thing: Expendable) -> dict[str, str]:

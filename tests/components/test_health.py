@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -344,9 +346,30 @@ def test_a_disk_that_is_nearly_full(project: Project, monkeypatch: pytest.Monkey
     well(project, "disk")
     monkeypatch.setattr(disk, "NEARLY_BYTES", 1e18)
     one = problem(project, "disk")
-    assert "nearly full" in one.finding and " GB free" in one.finding and "tidemill clean" in one.way_out
+    assert "nearly full" in one.finding and " GB free" in one.meaning and "tidemill clean" in one.way_out
     monkeypatch.setattr(disk, "FULL_BYTES", 1e18)
-    assert problem(project, "disk").finding.startswith("full: ")
+    assert problem(project, "disk").finding.endswith(" is full")
+
+
+def test_room_is_made_by_what_need_not_stay(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = project.workspace.state / f".receipt.json.{dead_pid()}.tmp"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(bytes(1_000_000))
+    os.utime(left, (0, 0))
+    usage = shutil.disk_usage
+    free = [0.0, 3e9]  # before and after it is gone
+
+    def measured(folder: Path) -> Any:
+        return usage(folder)._replace(free=free[not left.exists()])
+
+    monkeypatch.setattr(disk.shutil, "disk_usage", measured)
+    assert problem(project, "disk").finding.endswith(" is full")
+    assert left.exists(), "a look removes nothing"
+    repaired(project, "disk")
+    assert not left.exists()
+    free[:] = [0.0, 0.0]
+    (one,) = look(project, "disk", fix=True)
+    assert one.status == "problem" and "retention" in one.way_out
 
 
 def test_packages_that_are_not_those_of_the_lock(project: Project) -> None:
@@ -360,3 +383,23 @@ def test_packages_that_are_not_those_of_the_lock(project: Project) -> None:
     one = problem(project, "packages")
     assert f"numpy is {version('numpy')}, not 0.0.1" in one.finding and "no-such-package is absent" in one.finding
     assert one.way_out == "make setup"
+
+
+def test_packages_are_installed_where_the_environment_is_the_projects_own(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project.workspace.root
+    (root / "requirements.lock").write_text("no-such-package==1.0\n")
+    pip = root / ".venv" / "bin" / "python"
+    pip.parent.mkdir(parents=True)
+    made = root / ".venv" / "lib" / "no_such_package-1.0.dist-info"
+    pip.write_text("#!/bin/sh\necho cannot reach the index >&2\nexit 1\n")
+    pip.chmod(0o755)
+    monkeypatch.syspath_prepend(made.parent)
+    monkeypatch.setattr(sys, "prefix", str(root / ".venv"))
+    monkeypatch.setattr(sys, "executable", str(pip))
+    (one,) = look(project, "packages", fix=True)
+    assert one.status == "problem" and "cannot reach the index" in one.meaning
+    metadata = "Metadata-Version: 2.1\\nName: no-such-package\\nVersion: 1.0\\n"
+    pip.write_text(f"#!/bin/sh\nmkdir -p {made}\nprintf '{metadata}' > {made}/METADATA\n")
+    repaired(project, "packages")
