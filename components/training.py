@@ -196,19 +196,20 @@ def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Gener
     """One pass over the rows; returns the mean training loss. Batches differ by one row at most, so that
     there is never a last one of a single row, which batch norm cannot take."""
     lesson.net.train()
-    where = progress.weights[0].device
     base = [group.setdefault("base_lr", group["lr"]) for group in lesson.optimizer.param_groups]
     batches = progress.draw(generator)
-    total = torch.zeros((), dtype=torch.float64 if where.type != "mps" else torch.float32, device=where)
+    losses = []
     for done, rows in enumerate(batches):
         factor = lesson.schedule(progress.epoch - 1 + done / len(batches))
         for group, lr in zip(lesson.optimizer.param_groups, base, strict=True):
             group["lr"] = lr * factor
-        total += _step(lesson, progress, torch.from_numpy(rows).to(where)) * len(rows)
+        losses.append(_step(lesson, progress, torch.from_numpy(rows).to(progress.weights[0].device)))
         progress.steps += 1
         if progress.average:
             progress.average.follow(progress.steps)
-    return float(total) / lesson.rows
+    loss_S = torch.stack(losses)  # of each step
+    rows_S = loss_S.new_tensor([len(rows) for rows in batches])
+    return float(np.cumsum((loss_S * rows_S).tolist())[-1]) / lesson.rows
 
 
 def at_random(rows: int, batch_rows: int) -> Drawing:
@@ -225,12 +226,11 @@ def _step(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Te
         )
         if rows_B.is_cuda:
             torch.cuda.empty_cache()
-    scaler = progress.scaler
     if lesson.clip:
-        scaler.unscale_(lesson.optimizer)
+        progress.scaler.unscale_(lesson.optimizer)
         gradients.clip(progress.weights, lesson.clip)
-    scaler.step(lesson.optimizer)
-    scaler.update()
+    progress.scaler.step(lesson.optimizer)
+    progress.scaler.update()
     return loss
 
 
