@@ -122,7 +122,8 @@ def _train(work: Work) -> dict[str, Json]:
     request = _request(work)
     objective = resolved.family.objective(resolved.spec)
     baseline = resolved.family.baseline(request.data, "test", request.settings)
-    gate.Terms.of(resolved.block.gate, objective, baseline)  # a gate that can't judge is known before the sweep
+    terms = gate.Terms.of(resolved.block.gate, objective, baseline)
+    terms.require_floors(request.data.splits["test"])  # a gate that can't judge is known before the sweep
     with tracking.sweep_run(project.workspace, _origin(work, request)) as run:
         with tuning.session(project.workspace.ray_address):
             trials = tuning.sweep(request, Watchers(run, project.watch(resolved.name)), fresh=work.again)

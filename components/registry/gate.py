@@ -93,6 +93,16 @@ class Terms:
         _known(f"test/{judged.metric}", baseline, "the family's baseline does not measure it")
         return cls(judged, baseline, gate)
 
+    def require_floors(self, rows: pa.Table, why: str = "") -> None:
+        """Raise ParamsError if a floor is for a column that the test rows lack, or for any, if `why` is said."""
+        for column in sorted(self.gate.floors):
+            if why or column not in rows.column_names:
+                raise ParamsError(
+                    f"got a floor for {column!r}, expected a column of the test rows",
+                    where="params.yaml gate.floors",
+                    why=why or f"columns: {rows.column_names}",
+                )
+
 
 def decide(made: Model, rival: Rival | None, splits: Splits, terms: Terms) -> Decision:
     """Measure the candidate and the champion on the test rows, and say which is to be champion and why.
@@ -220,16 +230,9 @@ def percentiles(figures: np.ndarray, confidence: float) -> Interval:
 
 def _slices(made: Model, outcomes: Outcomes, splits: Splits, terms: Terms) -> list[Slice]:
     """The candidate on each slice that has a floor and rows enough for a figure."""
-    metric, found = f"test/{terms.objective.metric}", []
+    metric, rows, found = f"test/{terms.objective.metric}", splits["test"], []
+    terms.require_floors(rows, "" if rows.num_rows == _size(outcomes) else "episodes are judged, not rows")
     for column, floor in sorted(terms.gate.floors.items()):
-        rows = splits["test"]
-        if column not in rows.column_names or rows.num_rows != _size(outcomes):
-            why = "episodes are judged, not rows" if column in rows.column_names else f"columns: {rows.column_names}"
-            raise ParamsError(
-                f"got a floor for {column!r}, expected a column of the test rows",
-                where="params.yaml gate.floors",
-                why=why,
-            )
         values = np.array([str(value) for value in rows[column].to_pylist()])
         for of in sorted(set(values)):
             chosen = np.flatnonzero(values == of)

@@ -125,6 +125,7 @@ def test_a_gate_that_cannot_judge_is_known_before_the_sweep(project: Home) -> No
     for gate, words in (
         ("{metric: auroc}", "without a mode"),
         ("{metric: f1, mode: max}", "set gate.metric to one of"),
+        ("{floors: {nonsense: 0.5}}", "got a floor for 'nonsense'"),
     ):
         project.params(PROJECT.replace("family: mlp", f"family: mlp, gate: {gate}"))
         assert words in refused(project, "stage", "train", "customers")
