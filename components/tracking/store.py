@@ -87,6 +87,7 @@ def open_store(workspace: Workspace) -> Store:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs is raised as well
     with answering(uri):
         if uri.startswith("http"):
             _probe_server(uri)

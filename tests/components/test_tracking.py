@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from components.errors import Busy, TidemillError, Unreachable
 from components.sweep import Trial
 from components.tracking import Origin, SweepRun, census, sweep_run
 from components.tracking.runs import find
-from components.tracking.store import open_store
+from components.tracking.store import answering, open_store
 from components.workspace import Workspace
 
 from .conftest import free_port
@@ -376,6 +377,19 @@ def test_addresses_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         unreachable(tmp_path, monkeypatch, uri)
 
 
+def test_a_fault_of_the_database_is_raised_and_not_printed_too(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with sweep_run(workspace, origin()) as run:
+        pass
+    store = open_store(workspace)
+    with sqlite3.connect(workspace.state / "mlflow.db") as database:
+        database.execute("drop table metrics")
+    with pytest.raises(Unreachable), answering(store.uri):
+        store.client.log_metric(run.run_id, "loss", 0.5)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_damaged_database_is_named(workspace: Workspace) -> None:
     (workspace.state / "mlflow.db").write_bytes(b"not a database" * 100)
     with pytest.raises(Unreachable) as caught:
@@ -384,8 +398,6 @@ def test_a_damaged_database_is_named(workspace: Workspace) -> None:
 
 
 def test_a_database_of_another_version_is_left_alone(workspace: Workspace) -> None:
-    import sqlite3
-
     with sqlite3.connect(workspace.state / "mlflow.db") as database:
         database.execute("update alembic_version set version_num = '0123456789ab'")
     with pytest.raises(TidemillError, match="another version of MLflow") as caught:
