@@ -119,7 +119,7 @@ def _drawn(logits_BV: torch.Tensor, uniform_B: torch.Tensor, top_k: int, top_p: 
     sorted_BV, token_BV = logits_BV.sort(stable=True, dim=1, descending=True)
     share_BV = sorted_BV[:, :most].softmax(1)
     before_BV = share_BV.cumsum(1) - share_BV
-    share_BV = share_BV.masked_fill(before_BV >= top_p, 0.0)  # the likeliest always stays
+    share_BV[:, 1:] = share_BV[:, 1:].masked_fill(before_BV[:, 1:] >= top_p, 0.0)  # the likeliest always stays
     reached_BV = share_BV.cumsum(1)
     wanted_B1 = uniform_B[:, None] * reached_BV[:, -1:]
     chosen_B1 = torch.searchsorted(reached_BV, wanted_B1, right=True).clamp(max=most - 1)

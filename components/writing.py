@@ -10,6 +10,7 @@ target's vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,14 @@ from .training import Lesson, adam, cosine
 
 VOCABULARIES = {"characters": texts.characters, "words": texts.words, "pieces": texts.pieces}
 WRITING_ROWS, JUDGING_ROWS = 64, 256  # that go through a net at once
+RANGES = (
+    ("beams", 1, 64),
+    ("longest", 1, 4096),
+    ("temperature", 0.0, 100.0),
+    ("top_p", 0.0, 1.0),
+    ("judged", 1, math.inf),
+    *((name, 0, math.inf) for name in ("top_k", "draw", "epoch_rows", "warmup", "horizon")),
+)
 OUTPUTS = pa.schema([("text", pa.string()), ("score", pa.float64())])
 
 
@@ -77,14 +86,10 @@ class Settings:
             if getattr(self, name) not in VOCABULARIES:
                 known = ", ".join(VOCABULARIES)
                 raise ParamsError(f"setting {name!r} got {getattr(self, name)!r}, expected one of {known}")
-        for name, low, high in (
-            ("beams", 1, 64),
-            ("longest", 1, 4096),
-            ("top_p", 0.0, 1.0),
-            ("temperature", 0.0, 100.0),
-        ):
+        for name, low, high in RANGES:
             if not low <= getattr(self, name) <= high:
-                raise ParamsError(f"setting {name!r} got {getattr(self, name)}, expected {low} to {high}")
+                expected = f"{low} or more" if high == math.inf else f"{low} to {high}"
+                raise ParamsError(f"setting {name!r} got {getattr(self, name)}, expected {expected}")
 
 
 # ── texts in pairs ──────────────────────────────────────────────────────────────────────────────────────
