@@ -50,11 +50,13 @@ def embedded(workspace: Workspace) -> bool:
 
 
 def orphans(workspace: Workspace, pipelines: Sequence[str]) -> list[Orphan]:
+    """Those of these pipelines on a team's server; in the embedded store also those of pipelines that are no more."""
     store = store_of(workspace)
     if store is None:
         return []
     with answering(store.uri):
-        found = runs.orphans(store, list(experiments(store, pipelines).values()))
+        names = None if embedded(workspace) else pipelines
+        found = runs.orphans(store, list(experiments(store, names).values()))
     return [Orphan(run.info.run_id, run.info.run_name, _named(run.data.tags[PROCESS])) for run in found]
 
 

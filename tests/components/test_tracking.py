@@ -24,7 +24,7 @@ from components import holds
 from components.contract import Objective
 from components.errors import Busy, TidemillError, Unreachable
 from components.sweep import Trial
-from components.tracking import Origin, SweepRun, census, sweep_run
+from components.tracking import Origin, SweepRun, census, scorings, sweep_run
 from components.tracking.runs import find
 from components.tracking.store import answering, open_store
 from components.workspace import Workspace
@@ -276,8 +276,18 @@ def test_a_process_is_known_by_its_birth_and_not_by_its_number_alone(
         said = whose.format(pid=os.getpid(), born=round(psutil.Process().create_time()), zombie=ended.pid)
         store = open_store(workspace)
         tags = {"tidemill.process": f"{socket.gethostname()}:{said}"}
-        made = store.client.create_run(store.experiment("tides"), tags=tags).info.run_id
+        made = store.client.create_run(store.experiment("no longer in params.yaml"), tags=tags).info.run_id
         assert [one.run_id for one in census.orphans(workspace, ["tides"])] == [made] * dead
+
+
+def test_a_scoring_closes_what_a_dead_one_left(workspace: Workspace, tmp_path: Path) -> None:
+    store, file = open_store(workspace), tmp_path / "drift.json"
+    said = {"key": "s", "model": {"version": "1"}, "drifting": [], "psi_max": 0.1, "rows": 2, "rows_in": 2}
+    file.write_text(json.dumps(said | {"quarantined": 0}))
+    tags = {"tidemill.process": f"{socket.gethostname()}:{os.getpid()}:1000000000"}
+    left = store.client.create_run(store.experiment("tides"), tags=tags).info.run_id
+    made = scorings.record(workspace, "tides", "k" * 64, file)
+    assert [store.client.get_run(one).info.status for one in (left, made)] == ["KILLED", "FINISHED"]
 
 
 def test_several_pipelines_at_once_on_a_store_that_is_not_there_yet(

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import http.server
 import json
+import socket
 import socketserver
 import sqlite3
 import subprocess
@@ -24,6 +25,7 @@ import pytest
 from components.errors import ParamsError
 from components.holds import working
 from components.plan import Project
+from components.tracking.store import open_store
 from components.workspace import Workspace
 from flows import servers
 from flows.project import open_project
@@ -139,6 +141,13 @@ def dead() -> int:
     return process.pid
 
 
+def left_in_mlflow(workspace: Workspace, pid: int) -> str:
+    """The id of a run that a process of this number has begun."""
+    store = open_store(workspace)
+    tags = {"tidemill.process": f"{socket.gethostname()}:{pid}"}
+    return str(store.client.create_run(store.experiment("hourly"), tags=tags).info.run_id)
+
+
 def test_what_a_dead_process_left_as_running_is_closed_with_its_tasks(project: Project, dead: int) -> None:
     from prefect import flow, task
     from prefect.client.orchestration import get_client
@@ -172,6 +181,18 @@ def test_what_a_dead_process_left_as_running_is_closed_with_its_tasks(project: P
         assert ended and ended.is_crashed()
     assert not list(folder.iterdir())
     assert [one.ok for one in flow_runs(project)] == [True]
+
+
+def test_a_run_that_has_nothing_to_do_closes_what_a_dead_one_left(project: Project, dead: int) -> None:
+    from flows import orphans
+
+    file = project.workspace.state / "flow-runs" / f"{uuid4()}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"pid": dead, "born": 1.0}))
+    left = left_in_mlflow(project.workspace, dead)
+    orphans.bury_alone(project)
+    assert not file.exists()
+    assert open_store(project.workspace).client.get_run(left).info.status == "KILLED"
 
 
 def deploy(project: Project) -> Any:

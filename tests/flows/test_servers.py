@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from components.errors import Busy, ParamsError, TidemillError, Unreachable
+from components.tracking.store import open_store
 from components.workspace import Workspace
 from flows import processes, programs, servers, supervision
 from flows.processes import Process, answers, free_port
@@ -529,6 +530,9 @@ PLANTED = "planted-secret-77ab"
 
 
 def test_up_with_the_real_servers(workspace: Workspace) -> None:
+    store = open_store(workspace)
+    tags = {"tidemill.process": f"{socket.gethostname()}:{os.getpid()}:1000000000"}
+    left = store.client.create_run(store.experiment("tides"), tags=tags).info.run_id  # whose process died long ago
     body = f"""
         import sys
         sys.path.insert(0, {str(ROOT)!r})
@@ -550,6 +554,7 @@ def test_up_with_the_real_servers(workspace: Workspace) -> None:
             line = keeper.stdout.readline()
             assert line, heard
             heard += line
+        assert store.client.get_run(left).info.status == "KILLED"
         found = servers.addresses(workspace)
         members = [*family(recorded(workspace)), *family(recorded(workspace, "mlflow"))]
         assert all(url in heard for url in found.values())
