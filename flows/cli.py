@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -285,7 +286,7 @@ def main() -> None:
         stop = _interrupt_behind(ending)
         if stop is None:
             raise
-        print("stopped; the same command goes on from here: tidemill " + " ".join(sys.argv[1:]), file=sys.stderr)
+        print(f"stopped; the same command goes on from here: tidemill {shlex.join(sys.argv[1:])}", file=sys.stderr)
         sys.exit(143 if stop.args == ("SIGTERM",) else 130)
 
 
