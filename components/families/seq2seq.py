@@ -78,8 +78,9 @@ class Settings(writing.Settings):
     depth: int = 1
     attention: int = 128
     fed: bool = False
-    dropout: float = 0.2
-    token_dropout: float = 0.05
+    dropout: float = 0.1
+    token_dropout: float = 0.0
+    lr: float = 3e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +101,8 @@ class Net(nn.Module):
         self.source, self.target = (
             nn.Embedding(side.size, embedding, padding_idx=PAD) for side in (known.source, known.target)
         )
+        for table in (self.source, self.target):
+            nn.init.normal_(table.weight, std=0.1)
         self.encoder = cell(embedding, D // 2, depth, dropout=between, batch_first=True, bidirectional=True)
         self.decoder = cell(embedding + settings.fed * D, D, depth, dropout=between, batch_first=True)
         self.first = nn.Linear(D, self.P * D)
@@ -107,15 +110,13 @@ class Net(nn.Module):
         self.energy = nn.Linear(settings.attention, 1, bias=False)
         self.both, self.last = nn.Linear(2 * D, D), nn.Linear(D, known.target.size)
         self.dropout = nn.Dropout(settings.dropout)
-        for table in (self.source, self.target):
-            nn.init.normal_(table.weight, std=0.1)
 
     def logits(self, pairs: Pairs, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cache, made = self.begin(pairs.source, rows_B), []
         ids_BT, _ = pairs.target.padded(rows_B)
         x_BTE = self._embedded(self.target, functional.pad(self._hidden(ids_BT[:, :-1]), (1, 0), value=START))
-        cache, made = self.begin(pairs.source, rows_B), []
         # Padding stands behind a row's END: what comes of it changes nothing before it, and no loss counts it.
-        for part in x_BTE.split(1, 1) if self.settings.fed else (x_BTE,):
+        for part in torch.split(x_BTE, 1, 1) if self.settings.fed else (x_BTE,):
             y, cache = self._go_on(part, cache)
             made.append(y)
         return self._said(torch.cat(made, 1)), ids_BT.to(x_BTE.device)
@@ -161,7 +162,8 @@ class Net(nn.Module):
         """B × T × S: how much each state looks at each token of the source; together 1, and nothing at padding."""
         inner_BTSA = (self.query(from_BTD)[:, :, None] + cache["keys"][:, None]).tanh()
         energy_BTS = self.energy(inner_BTSA)[:, :, :, 0].masked_fill(~cache["there"][:, None], -torch.inf)
-        return energy_BTS.softmax(2)
+        weights_BTS: torch.Tensor = energy_BTS.softmax(2)
+        return weights_BTS
 
     def _said(self, y: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.last(self.dropout(self.both(y).tanh()))
@@ -192,9 +194,9 @@ class Seq2seq:
         return {
             "cell": Choice(("gru", "lstm")),
             "width": Choice((96, 128)),
-            "dropout": Uniform(0.05, 0.3),
+            "dropout": Uniform(0.0, 0.3),
             "token_dropout": Uniform(0.0, 0.1),
-            "lr": Uniform(1e-3, 4e-3, log=True, mutable=True),
+            "lr": Uniform(1e-3, 5e-3, log=True, mutable=True),
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:

@@ -28,6 +28,7 @@ SMALL = {
     "width": 16,
     "attention": 16,
     "dropout": 0.1,
+    "token_dropout": 0.05,
     "lr": 1e-2,
     "batch_rows": 16,
     "longest": 16,
@@ -37,11 +38,12 @@ SMALL = {
 FED = {**SMALL, "cell": "lstm", "fed": True, "source": "characters", "longest": 40, "beams": 1}
 DRAWN = {**SMALL, "depth": 2, "source": "pieces", "target": "pieces", "tokens": 320, "temperature": 0.7}
 HEART = {**SMALL, "dropout": 0.0, "token_dropout": 0.0, "label_smoothing": 0.0, "average": 0.0, "batch_rows": 4}
+LETTERS = {**HEART, "source": "pieces", "target": "pieces", "tokens": 320, "width": 32, "lr": 2e-2}
 DATA = rewritten()
 CASES = [
     Case("words", DATA, SMALL, HEART, reached=0.1),
     Case("fed", DATA, FED, {**HEART, "cell": "lstm", "fed": True}, reached=0.1),
-    Case("pieces", DATA, DRAWN, {**HEART, "depth": 2, "source": "pieces", "target": "pieces", "tokens": 320}, 0.1),
+    Case("pieces", DATA, DRAWN, LETTERS, 0.1),
 ]
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
