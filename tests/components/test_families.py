@@ -30,16 +30,19 @@ EVERY = [pytest.param(name, case, id=f"{name}-{case.name}") for name in FAMILIES
 each_case = pytest.mark.parametrize(("name", "case"), EVERY)
 
 
+class Taught(dict[str, tuple[Family[Any], Any, State]]):
+    """Each case's net after its epochs, learnt once, when a test first looks at it."""
+
+    def __missing__(self, key: str) -> tuple[Family[Any], Any, State]:
+        name, case = next(param.values for param in EVERY if param.id == key)
+        state, learner = last(name, case)[1], family(name)
+        self[key] = learner, learner.load(case.data.spec, case.hyper, state.served()), state
+        return self[key]
+
+
 @pytest.fixture(scope="module")
-def taught() -> dict[str, tuple[Family[Any], Any, State]]:
-    """Each case's net after its epochs, learnt once for all tests that only look at it."""
-    made = {}
-    for name in FAMILIES:
-        for case in cases(name):
-            state = last(name, case)[1]
-            learner = family(name)
-            made[f"{name}-{case.name}"] = learner, learner.load(case.data.spec, case.hyper, state.served()), state
-    return made
+def taught() -> Taught:
+    return Taught()
 
 
 def inputs(case: Case, rows: int | None = None) -> pa.RecordBatch:
@@ -204,9 +207,8 @@ def test_a_state_can_be_stored_and_serves_alone(name: str, case: Case, taught: d
     assert learner.score(again, inputs(case)).equals(learner.score(net, inputs(case)))
 
 
-def test_what_is_learnt_does_not_depend_on_what_the_process_did_before(taught: dict[str, Any]) -> None:
+def test_what_is_learnt_does_not_depend_on_what_the_process_did_before() -> None:
     """Trials run in reused processes: here each case follows all the others, there a process begins with it."""
-    assert taught  # this process has learnt everything once
     torch.manual_seed(99)
     code = "import json; from tests.components.cases import fingerprints; print(json.dumps(fingerprints({names})))"
     command = [sys.executable, "-c", code.replace("{names}", repr(list(reversed(FAMILIES))))]
