@@ -73,9 +73,11 @@ class Settings(writing.Settings):
 
     net: str = "encoder-decoder"
     width: int = 128
-    heads: int = 4
-    depth: int = 3
-    wider: int = 4
+    heads: int = 8
+    depth: int = 2
+    wider: int = 2
+    lr: float = 1.5e-3
+    batch_rows: int = 32
     dropout: float = 0.1
     token_dropout: float = 0.0
     both: bool = False
@@ -187,9 +189,9 @@ class Transformer:
 
     def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
         return {
-            "dropout": Uniform(0.0, 0.2),
+            "dropout": Uniform(0.0, 0.3),
             "token_dropout": Uniform(0.0, 0.1),
-            "lr": Uniform(1e-3, 4e-3, log=True, mutable=True),
+            "lr": Uniform(7e-4, 2e-3, log=True, mutable=True),
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
