@@ -17,6 +17,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from ..errors import ParamsError, TidemillError, Unreachable
 from ..workspace import FORCED
 
 _ANSWER_WITHIN_S = 3.0
+_GONE_WITHIN_S = 10.0  # what is left then goes at the next start
 _LONGEST_FOLDER = 40  # Ray adds up to 64 characters for its sockets, whose paths may have 107
 FOLDER = "tidemill-ray-"
 # Be quiet, write no files that nobody reads, leave Ctrl-C to us, be patient with a process that is used again.
@@ -144,7 +146,10 @@ def folder() -> Iterator[str]:
     try:
         yield made
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        until = time.monotonic() + _GONE_WITHIN_S
+        while Path(made).exists() and time.monotonic() < until:  # Ray's processes write until they have ended, too
+            shutil.rmtree(made, ignore_errors=True)
+            time.sleep(0.05)
 
 
 def import_folder(package: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -107,3 +108,21 @@ def test_packages_are_found_where_they_are_imported_from() -> None:
     assert sessions.import_folder("this").name == "this.py"
     with pytest.raises(ParamsError, match="cannot be imported"):
         sessions.import_folder("no_such_package")
+
+
+def test_rays_folder_goes_even_while_its_processes_still_write() -> None:
+    def write(logs: Path) -> None:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):  # it is being removed
+                logs.mkdir(exist_ok=True)
+                (logs / str(time.monotonic_ns())).touch()
+
+    with sessions.folder() as mine:
+        writers = [threading.Thread(target=write, args=(Path(mine) / f"logs-{n}",)) for n in range(4)]
+        for writer in writers:
+            writer.start()
+        time.sleep(0.1)
+    assert not Path(mine).exists()
+    for writer in writers:
+        writer.join()
