@@ -241,6 +241,15 @@ def test_hidden_tokens_are_drawn_anew_for_each_step_and_only_to_learn() -> None:
     assert not near(logits(net, SOURCES, TARGETS)[1], logits(net, SOURCES, TARGETS)[1])
 
 
+@each_net
+def test_all_is_hidden_but_where_the_target_begins(net: str) -> None:
+    made = begun(net, token_dropout=1.0)
+    unknown = [[UNKNOWN] * len(source) for source in SOURCES], [[UNKNOWN] * (len(ids) - 1) + [END] for ids in TARGETS]
+    shown = logits(made, *unknown)
+    hidden = logits(made.train(), SOURCES, TARGETS)
+    assert all(near(a, b) for a, b in zip(shown, hidden, strict=True))
+
+
 def test_a_decoder_learns_from_targets_alone_or_from_both_and_is_measured_by_targets() -> None:
     pairs = Pairs(Tokens.of(SOURCES), Tokens.of(TARGETS))
     whole = [[*source[1:], START, *target] for source, target in zip(SOURCES, TARGETS, strict=True)]
