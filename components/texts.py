@@ -34,6 +34,7 @@ WORD = r"\w+(?:['’]\w+)*|[^\w\s]"  # a word with its apostrophes, or one other
 TEXT = (pa.string(), pa.large_string(), pa.string_view())
 PARALLEL = "TOKENIZERS_PARALLELISM"
 GRAMS = 200_000  # that are told apart at most
+PADDED = 8192  # tokens, padding included, that go through a net at once where nothing is learnt
 POOL = 32  # batches whose rows are sorted by length together: enough for little padding, few enough to stay random
 
 Ids = NDArray[np.int64]
@@ -85,12 +86,16 @@ class Vocabulary:
     def from_json(cls, value: Json) -> Vocabulary:
         return cls(Tokenizer.from_str(json.dumps(value["tokenizer"])), value["longest"])
 
-    def encode(self, texts: Sequence[str]) -> Tokens:
-        """Each text's tokens; one without any gets UNKNOWN."""
+    def __post_init__(self) -> None:
+        # A text that has "<end>" in it means these five signs. It is not kept in the tokenizer's JSON.
+        self.tokenizer.encode_special_tokens = True
+
+    def encode(self, texts: Sequence[str], end: bool = False) -> Tokens:
+        """Each text's tokens; one without any gets UNKNOWN. With `end`, a long text keeps its last tokens."""
         with _one_thread():
             found = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        ids = [encoding.ids[: self.longest] or [UNKNOWN] for encoding in found]
-        return Tokens.of(ids)
+        kept = slice(-self.longest, None) if end else slice(self.longest)
+        return Tokens.of([encoding.ids[kept] or [UNKNOWN] for encoding in found])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, without the special ones."""
@@ -139,7 +144,9 @@ def pieces(texts: Sequence[str], most: int, seen: int, longest: int, lower: bool
 
 
 def _normalizer(lower: bool) -> normalizers.Normalizer:
-    return normalizers.Sequence([normalizers.NFKC(), *([normalizers.Lowercase()] if lower else [])])
+    """Signs that only look different are one (NFKC), capitals small; else only what is the same anyway (NFC): a text
+    that is to be written must come out of its tokens as it went in."""
+    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()] if lower else [normalizers.NFC()])
 
 
 def _trained(made: Tokenizer, trainer: trainers.Trainer, texts: Sequence[str], longest: int) -> Vocabulary:
@@ -265,6 +272,13 @@ def buckets(lengths_N: NDArray[np.int64], batch_rows: int) -> Callable[[np.rando
 
 
 def in_order(lengths_N: torch.Tensor, batch_rows: int) -> Iterator[torch.Tensor]:
-    """Row numbers from short to long, `batch_rows` at a time: for passes in which no row matters to another."""
-    if len(lengths_N):
-        yield from torch.split(torch.argsort(lengths_N, stable=True), batch_rows)
+    """Row numbers from short to long, for passes in which no row matters to another: `batch_rows` at a time, or as many
+    as make PADDED tokens."""
+    order_N = torch.argsort(lengths_N, stable=True)
+    sorted_N, done = lengths_N[order_N].tolist(), 0
+    while done < len(sorted_N):
+        rows = min(batch_rows, len(sorted_N) - done)
+        while rows > 1 and rows * sorted_N[done + rows - 1] > PADDED:
+            rows -= 1
+        yield order_N[done : done + rows]
+        done += rows

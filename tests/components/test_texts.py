@@ -74,6 +74,30 @@ def test_a_text_without_tokens_has_one_and_a_long_one_is_cut(kind: str) -> None:
     assert tokens.ids_T[0] == UNKNOWN
 
 
+@pytest.mark.parametrize("kind", [*MAKERS, "characters"])
+def test_the_names_of_special_tokens_are_text_like_any_other(kind: str) -> None:
+    said = ["Press <end> now", "<pad>", "<start> <unknown>"]
+    vocabulary = {**MAKERS, "characters": texts.characters}[kind](said, 500, 1, 64, lower=False)
+    for each in (vocabulary, Vocabulary.from_json(vocabulary.to_json())):
+        assert each.encode(said).ids_T.min() >= len(texts.SPECIALS)
+        assert each.decode(each.encode(["<end>"]).ids_T.tolist()).replace(" ", "") == "<end>"
+
+
+@pytest.mark.parametrize("text", ["Chargement…", "½ fl", "全角：ＡＢＣ", "x² 10 ™"])
+@pytest.mark.parametrize("kind", ["pieces", "characters"])
+def test_what_is_to_be_written_comes_back_sign_by_sign(kind: str, text: str) -> None:
+    vocabulary = {"pieces": texts.pieces, "characters": texts.characters}[kind]([text], 500, 1, 64, lower=False)
+    assert vocabulary.decode(vocabulary.encode([text]).ids_T.tolist()).strip() == text
+    assert "…" not in made("pieces", [text]).decode(made("pieces", [text]).encode([text]).ids_T.tolist())
+
+
+def test_a_long_text_may_keep_its_end() -> None:
+    said = "the film was long " * 50
+    whole = Vocabulary(made("words").tokenizer, 1000).encode([said]).ids_T
+    assert torch.equal(made("words").encode([said]).ids_T, whole[:64])
+    assert torch.equal(made("words").encode([said], end=True).ids_T, whole[-64:])
+
+
 def test_texts_without_a_word_give_no_vocabulary() -> None:
     with pytest.raises(DataError, match="hold no word often enough"):
         made("words", ["", " "])
@@ -146,3 +170,9 @@ def test_a_pass_goes_from_short_to_long() -> None:
     parts = list(texts.in_order(torch.tensor([3, 1, 2, 1]), 3))
     assert [p.tolist() for p in parts] == [[1, 3, 2], [0]]
     assert list(texts.in_order(torch.tensor([], dtype=torch.int64), 3)) == []
+
+
+def test_long_texts_go_through_a_net_few_at_a_time() -> None:
+    lengths_N = torch.tensor([texts.PADDED * 2, 5, texts.PADDED // 2, texts.PADDED // 2, 7, texts.PADDED // 2])
+    parts = [p.tolist() for p in texts.in_order(lengths_N, 4)]
+    assert parts == [[1, 4], [2, 3], [5], [0]]
