@@ -51,7 +51,9 @@ def beam(speaker: Speaker, cache: Cache, beams: int, most: int, penalty: float) 
     ids_BKT = torch.full((rows, beams, 1), START, device=where)
     for length in range(1, most + 2):
         logits_HV, cache = speaker.step(ids_BKT[:, :, -1].flatten(), cache)
-        log_HV = _allowed(logits_HV, only_end=length > most).log_softmax(1)
+        log_HV = _log_allowed(logits_HV)
+        if length > most:  # to stop here costs what it costs, or going round in circles would be the surest text
+            log_HV[:, :END] = log_HV[:, END + 1 :] = -torch.inf
         vocabulary = log_HV.shape[1]
         next_BN = (total_BK.flatten()[:, None] + log_HV).view(len(open_B), -1)
         # Twice as many as are kept: K of them may be ends.
@@ -95,13 +97,13 @@ def sample(
     last_B = torch.full((rows,), START, device=where)
     for at in range(uniform_BT.shape[1] + 1):
         logits_BV, cache = speaker.step(last_B, cache)
-        logits_BV = _allowed(logits_BV, only_end=at == uniform_BT.shape[1])
+        log_BV = _log_allowed(logits_BV)
         last_B = (
-            _drawn(logits_BV / temperature, uniform_BT[open_B, at], top_k, top_p)
+            _drawn(log_BV / temperature, uniform_BT[open_B, at], top_k, top_p)
             if at < uniform_BT.shape[1]
             else torch.full_like(open_B, END)
         )
-        total_B[open_B] += logits_BV.log_softmax(1).gather(1, last_B[:, None])[:, 0]
+        total_B[open_B] += log_BV.gather(1, last_B[:, None])[:, 0]
         for row, token in zip(open_B.tolist(), last_B.tolist(), strict=True):
             if token != END:
                 ids[row].append(token)
@@ -127,15 +129,11 @@ def _drawn(logits_BV: torch.Tensor, uniform_B: torch.Tensor, top_k: int, top_p: 
     return token_BV.gather(1, torch.minimum(chosen_B1, last_B1))[:, 0]
 
 
-def _allowed(logits_HV: torch.Tensor, only_end: bool) -> torch.Tensor:
-    """What may come next: never a special token but END; after the last token nothing else."""
+def _log_allowed(logits_HV: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of what may come next: of the special tokens only END."""
     made = logits_HV.float().clone()
     made[:, list(NEVER)] = -torch.inf
-    if only_end:
-        keep = made[:, END].clone()
-        made.fill_(-torch.inf)
-        made[:, END] = keep
-    return made
+    return made.log_softmax(1)
 
 
 def uniforms(texts: Sequence[str], seed: int, most: int) -> torch.Tensor:

@@ -32,12 +32,11 @@ class Table:
         return self.logits[cache["row"], cache["at"], last_H], {**cache, "at": cache["at"] + 1}
 
     def log(self, row: int, ids: tuple[int, ...], ends: bool = True) -> float:
-        """The log-probability of a text, or of all that begin so: never a special token, and after MOST only END."""
+        """The log-probability of a text, or of all that begin so: never a special token."""
         total = 0.0
         for at, (last, token) in enumerate(itertools.pairwise((START, *ids, *([END] if ends else [])))):
-            if at < MOST:
-                logits_V = self.logits[row, at, last].double()
-                total += float(logits_V[token] - logits_V[[END, *WORDS]].logsumexp(0))
+            logits_V = self.logits[row, at, last].double()
+            total += float(logits_V[token] - logits_V[[END, *WORDS]].logsumexp(0))
         return total
 
 
@@ -105,6 +104,14 @@ def test_few_beams_find_what_greed_misses() -> None:
     assert [decoding.beam(table, table.begin(0), beams, MOST, 0.0)[0].ids[0] for beams in (1, 2)] == [4, 5]
 
 
+def test_going_round_in_circles_until_it_is_cut_off_is_not_the_surest_text() -> None:
+    table = Table()
+    table.logits[0] = -9.0
+    table.logits[0, 0, START, 4], table.logits[0, 0, START, 5] = 2.0, 1.0
+    table.logits[0, :, 4, 4], table.logits[0, 1, 5, END] = 9.0, 3.0
+    assert decoding.beam(table, table.begin(0), 3, MOST, 0.6)[0].ids == [5]
+
+
 def test_a_growing_length_penalty_prefers_longer_texts() -> None:
     lengths = []
     for penalty in (0.0, 0.5, 1.0, 2.0):
@@ -145,7 +152,7 @@ def test_texts_are_drawn_as_often_as_they_are_likely() -> None:
     table, count = Table(), 8_000
     found = [tuple(text.ids) for text in drawn(table, count)]
     for ids in texts(range(MOST + 1)):
-        likely = math.exp(table.log(0, ids))
+        likely = math.exp(table.log(0, ids, ends=len(ids) < MOST))  # after MOST nothing but END is drawn
         assert found.count(ids) / count == pytest.approx(
             likely, abs=4 * math.sqrt(likely * (1 - likely) / count) + 1e-4
         )
