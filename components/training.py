@@ -76,6 +76,7 @@ class Lesson:
 
     batch_rows rows of a batch before they scale with the device, and with them learning rate, decay and average
     loss       mean loss of a batch, with gradient, from the batch's row numbers rows_B (int64, on the device)
+    weight_N   what each row counts in that mean (its tokens, say), whole numbers; None: all the same
     evaluate   metrics of a net in evaluation mode on the val split, val/<objective> among them
     fitted     what a net needs beside its weights to serve (scalars["model"]), asked at each best epoch
     clip       highest norm of the gradient; 0: none
@@ -102,6 +103,11 @@ class Lesson:
     schedule: Callable[[float], float] = constant
     batches: Callable[[int], Drawing] | None = None
     whole: Lesson | None = None
+    weight_N: NDArray[np.int64] | None = None
+
+    def weight(self, rows: NDArray[np.int64]) -> int:
+        """What these rows count together."""
+        return len(rows) if self.weight_N is None else int(self.weight_N[rows].sum())
 
 
 def lesson_of(data: Data, whole: bool, made: Callable[[pa.Table], Lesson]) -> Lesson:
@@ -208,8 +214,8 @@ def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Gener
         if progress.average:
             progress.average.follow(progress.steps)
     loss_S = torch.stack(losses)  # of each step
-    rows_S = loss_S.new_tensor([len(rows) for rows in batches])
-    return float(np.cumsum((loss_S * rows_S).tolist())[-1]) / lesson.rows
+    weights = [lesson.weight(rows) for rows in batches]
+    return float(np.cumsum((loss_S * loss_S.new_tensor(weights)).tolist())[-1]) / sum(weights)
 
 
 def at_random(rows: int, batch_rows: int) -> Drawing:
@@ -246,7 +252,8 @@ def _gradients(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> tor
         for part in parts:
             with autocast(rows_B.device):
                 loss = lesson.loss(part)
-            loss = loss * (len(part) / len(rows_B)) if len(parts) > 1 else loss
+            if len(parts) > 1:
+                loss = loss * (lesson.weight(part.cpu().numpy()) / lesson.weight(rows_B.cpu().numpy()))
             progress.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = loss.detach() if total is None else total + loss.detach()
     except torch.OutOfMemoryError as error:

@@ -32,13 +32,17 @@ from .training import Lesson, adam, cosine
 
 VOCABULARIES = {"characters": texts.characters, "words": texts.words, "pieces": texts.pieces}
 WRITING_ROWS, JUDGING_ROWS = 64, 256  # that go through a net at once
+SIZES = ("width", "embedding", "attention", "depth", "heads", "wider")  # of one family or another
+ENDS = ("beginning", "end")
 RANGES = (
     ("beams", 1, 64),
     ("longest", 1, 4096),
     ("temperature", 0.0, 100.0),
     ("top_p", 0.0, 1.0),
-    ("judged", 1, math.inf),
-    *((name, 0, math.inf) for name in ("top_k", "draw", "epoch_rows", "warmup", "horizon")),
+    *((name, 1, math.inf) for name in ("judged", "tokens", "batch_rows", *SIZES)),
+    *((name, 0, math.inf) for name in ("top_k", "draw", "epoch_rows", "warmup", "horizon", "clip", "weight_decay")),
+    *((name, 0.0, 1.0) for name in ("dropout", "token_dropout", "label_smoothing")),
+    ("average", 0.0, 0.999999),
 )
 OUTPUTS = pa.schema([("text", pa.string()), ("score", pa.float64())])
 
@@ -50,6 +54,7 @@ class Settings:
     source, target   how texts are cut: characters, words, or pieces of words (byte pair encoding)
     tokens           of a vocabulary at most
     longest          tokens of a source that are read, and of a target that are learnt or written
+    read             of a longer source its "beginning" or its "end"
     warmup, horizon  epochs in which the learning rate rises, and after which it has fallen along a cosine; 0: it stays
     average          decay of the weights' running average
     epoch_rows       rows of an epoch, drawn anew for each; 0: all
@@ -64,6 +69,7 @@ class Settings:
     target: str = "pieces"
     tokens: int = 4000
     longest: int = 128
+    read: str = "beginning"
     lr: float = 2e-3
     weight_decay: float = 0.01
     batch_rows: int = 64
@@ -86,8 +92,10 @@ class Settings:
             if getattr(self, name) not in VOCABULARIES:
                 known = ", ".join(VOCABULARIES)
                 raise ParamsError(f"setting {name!r} got {getattr(self, name)!r}, expected one of {known}")
+        if self.read not in ENDS:
+            raise ParamsError(f"setting 'read' got {self.read!r}, expected one of {', '.join(ENDS)}")
         for name, low, high in RANGES:
-            if not low <= getattr(self, name) <= high:
+            if not low <= getattr(self, name, low) <= high:
                 expected = f"{low} or more" if high == math.inf else f"{low} to {high}"
                 raise ParamsError(f"setting {name!r} got {getattr(self, name)}, expected {expected}")
 
@@ -97,22 +105,28 @@ class Settings:
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """Of sources and of targets; one and the same if both are cut alike."""
+    """Of sources and of targets; one and the same if both are cut alike. `end`: what is read of a long source."""
 
     source: Vocabulary
     target: Vocabulary
+    end: bool = False
 
     @property
     def shared(self) -> bool:
         return self.source is self.target
 
+    def read(self, sources: Sequence[str]) -> Tokens:
+        return self.source.encode(sources, self.end)
+
     def to_json(self) -> Json:
-        return {"target": self.target.to_json()} | ({} if self.shared else {"source": self.source.to_json()})
+        made = {"target": self.target.to_json(), "end": self.end}
+        return made | ({} if self.shared else {"source": self.source.to_json()})
 
     @classmethod
     def from_json(cls, value: Json) -> Vocabularies:
         target = Vocabulary.from_json(value["target"])
-        return cls(Vocabulary.from_json(value["source"]) if "source" in value else target, target)
+        source = Vocabulary.from_json(value["source"]) if "source" in value else target
+        return cls(source, target, value.get("end", False))  # models of before had no such setting
 
 
 @dataclass(frozen=True)
@@ -133,10 +147,11 @@ def vocabularies(data: Data, settings: Settings) -> Vocabularies:
     def made(kind: str, of: Sequence[str]) -> Vocabulary:
         return VOCABULARIES[kind](of, settings.tokens, 1, settings.longest, lower=False)
 
+    end = settings.read == "end"
     if settings.source == settings.target:
         both = made(settings.target, [*read, *wanted])
-        return Vocabularies(both, both)
-    return Vocabularies(made(settings.source, read), made(settings.target, wanted))
+        return Vocabularies(both, both, end)
+    return Vocabularies(made(settings.source, read), made(settings.target, wanted), end)
 
 
 def pairs(spec: Spec, rows: Rows, known: Vocabularies) -> Pairs:
@@ -144,7 +159,7 @@ def pairs(spec: Spec, rows: Rows, known: Vocabularies) -> Pairs:
     read, wanted = _texts(spec, rows)
     target = known.target.encode(wanted)
     parts = torch.split(target.ids_T, target.lengths_N.tolist())
-    return Pairs(known.source.encode(read), Tokens.of([[*part.tolist(), END] for part in parts]))
+    return Pairs(known.read(read), Tokens.of([[*part.tolist(), END] for part in parts]))
 
 
 def _texts(spec: Spec, rows: Rows) -> tuple[list[str], list[str]]:
@@ -175,6 +190,9 @@ class Writer(Protocol):
     def logits(self, pairs: Pairs, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """logits_BTV of each target token given the source and the target tokens before it, and those tokens ids_BT,
         PAD after each row's END. Both on the net's device."""
+
+    def learnt(self, pairs: Pairs) -> torch.Tensor:
+        """How many tokens of each row `logits` is about while it learns: tokens_N, whole numbers."""
 
     def begin(self, source: Tokens, rows_B: torch.Tensor) -> Cache:
         """What it remembers of sources, before it has written anything; as `decoding.Speaker` goes on with it."""
@@ -210,6 +228,7 @@ def lesson(net: Any, data: Data, settings: Settings, objective: Objective) -> Le
         average=settings.average,
         schedule=_schedule(settings),
         batches=partial(_batches, lengths_N, drawn),
+        weight_N=net.learnt(train).numpy(),
     )
 
 
@@ -248,7 +267,7 @@ def _likelihood(net: Any, given: Pairs) -> dict[str, NDArray[Any]]:
         logits_BTV, ids_BT = net.logits(given, rows_B)
         there_BT = ids_BT != PAD
         nats_BT = functional.cross_entropy(logits_BTV.float().transpose(1, 2), ids_BT, reduction="none")
-        nats_N[rows_B.numpy()] = nats_BT.masked_fill(~there_BT, 0).double().sum(1).cpu().numpy()
+        nats_N[rows_B.numpy()] = nats_BT.masked_fill(~there_BT, 0).cpu().double().sum(1).numpy()
         hits_N[rows_B.numpy()] = ((logits_BTV.argmax(2) == ids_BT) & there_BT).sum(1).cpu().numpy()
     return {"nats": nats_N, "tokens": given.target.lengths_N.numpy().astype(np.float64), "hits": hits_N}
 
@@ -317,7 +336,7 @@ def written(net: Any, read: Sequence[str]) -> list[tuple[str, float]]:
     """The text written for each source, and its log-probability by token. A source that is there several times is
     written for once."""
     asked = sorted(set(read))
-    source, settings = net.known.source.encode(asked), net.settings
+    source, settings = net.known.read(asked), net.settings
     found: dict[str, tuple[str, float]] = {}
     net.eval()
     for rows_B in texts.in_order(source.lengths_N, WRITING_ROWS):

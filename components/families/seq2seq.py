@@ -121,6 +121,9 @@ class Net(nn.Module):
             made.append(y)
         return self._said(torch.cat(made, 1)), ids_BT.to(x_BTE.device)
 
+    def learnt(self, pairs: Pairs) -> torch.Tensor:
+        return pairs.target.lengths_N
+
     def begin(self, source: Tokens, rows_B: torch.Tensor) -> Cache:
         ids_BS, lengths_B = source.padded(rows_B)
         x_BSE = self._embedded(self.source, self._hidden(ids_BS))
@@ -225,7 +228,7 @@ class Seq2seq:
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The mean of what the encoder made of each token of the source."""
-        source = net.known.source.encode(texts.read(net.spec, batch))
+        source = net.known.read(texts.read(net.spec, batch))
         x_ND = torch.zeros(len(source), 2 * net.settings.width)
         for rows_B in texts.in_order(source.lengths_N, writing.JUDGING_ROWS):
             memory_BSD = net.begin(source, rows_B)["memory"]  # 0 at padding

@@ -125,6 +125,10 @@ class Net(nn.Module):
             x_BTD, _ = self.decoder(self._embedded(last_BT), view, cache)
         return self._said(x_BTD), ids_BT.to(x_BTD.device)
 
+    def learnt(self, pairs: Pairs) -> torch.Tensor:
+        along = self.encoder is None and self.settings.both
+        return pairs.target.lengths_N + pairs.source.lengths_N if along else pairs.target.lengths_N
+
     def _along(self, source: Tokens, rows_B: torch.Tensor, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x_BTD and ids_BT of targets that follow right behind their sources, so that only ends of rows are padded,
         and what comes later is not seen anyway: no mask. To learn `both`: of sources and targets."""
@@ -220,7 +224,7 @@ class Transformer:
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The mean of what the encoder, or the one stack, makes of each token of the source."""
-        source = net.known.source.encode(texts.read(net.spec, batch))
+        source = net.known.read(texts.read(net.spec, batch))
         x_ND = torch.zeros(len(source), net.settings.width)
         for rows_B in texts.in_order(source.lengths_N, writing.JUDGING_ROWS):
             x_BSD, _ = net.read(source, rows_B)

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -302,6 +303,30 @@ def test_what_was_scaled_up_is_halved_down_to_half_of_what_was_asked_for(fits: i
     made, tried = crowded(fits, rows=1600, batch_rows=20)
     assert epochs(made, 1)[0][0].metrics.get("train/micro_batches", 1) == parts
     assert tried[-1] == fits
+
+
+def test_parts_of_a_batch_and_batches_of_an_epoch_count_by_what_their_rows_weigh() -> None:
+    """The net is one number that is drawn to the weighted mean of all rows, whatever parts they are learnt in."""
+    value_N, weight_N = torch.arange(96.0), np.arange(96) + 1
+
+    def made(parts: int) -> tuple[float, float]:
+        net = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(net.weight)
+
+        def loss(rows_B: torch.Tensor) -> torch.Tensor:
+            if len(rows_B) > 96 // parts:
+                raise torch.OutOfMemoryError
+            weight_B = torch.from_numpy(weight_N)[rows_B]
+            return ((net.weight.sum() - value_N[rows_B]).square() * weight_B).sum() / weight_B.sum()
+
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+        told = dataclasses.replace(lesson(), net=net, optimizer=optimizer, batch_rows=96, loss=loss, weight_N=weight_N)
+        (epoch, _), *_ = epochs(dataclasses.replace(told, evaluate=lambda _: {"val/loss": 0.0}), 1)
+        return float(net.weight.detach()), epoch.metrics["train/loss"]
+
+    mean = float(np.average(value_N, weights=weight_N))
+    assert made(1)[0] == pytest.approx(mean, rel=1e-5) and made(2)[0] == pytest.approx(mean, rel=1e-5)
+    assert made(1)[1] == pytest.approx(made(2)[1], rel=1e-5)
 
 
 @pytest.mark.usefixtures("wide")

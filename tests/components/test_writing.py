@@ -48,6 +48,9 @@ class Parrot(nn.Module):
         ids_BT, _ = pairs.target.padded(rows_B)
         return self.logits_V.expand(*ids_BT.shape, -1), ids_BT
 
+    def learnt(self, pairs: Pairs) -> torch.Tensor:
+        return pairs.target.lengths_N
+
     def begin(self, source: Tokens, rows_B: torch.Tensor) -> Cache:
         self.asked += len(rows_B)
         ids_BS, lengths_B = source.padded(rows_B)
@@ -109,6 +112,18 @@ def test_what_stands_beyond_the_longest_is_neither_read_nor_learnt() -> None:
     pairs = writing.pairs(data.spec, data.splits["val"], writing.vocabularies(data, settings))
     assert pairs.source.lengths_N.tolist() == [3, 2] and pairs.target.lengths_N.tolist() == [4, 3]
     assert (pairs.target.ids_T[pairs.target.starts_N + pairs.target.lengths_N - 1] == END).all()
+
+
+def test_of_a_long_source_the_end_is_read_if_asked() -> None:
+    data = said({"spelling": ["abcdef", "ab"], "sound": ["A B C D E F", "A B"]})
+    known = writing.vocabularies(data, Settings(source="characters", target="words", longest=3, read="end"))
+    for each in (known, Vocabularies.from_json(known.to_json())):
+        pairs = writing.pairs(data.spec, data.splits["val"], each)
+        assert [each.source.decode(pairs.source.padded(torch.tensor([at]))[0][0].tolist()) for at in (0, 1)] == [
+            "def",
+            "ab",
+        ]
+        assert each.target.decode(pairs.target.padded(torch.tensor([0]))[0][0].tolist()) == "A B C"
 
 
 def test_empty_sources_are_read_as_unknown_and_missing_targets_are_refused() -> None:
@@ -174,6 +189,17 @@ def test_the_loss_is_of_each_token_and_of_no_padding() -> None:
     log_V = made.net.logits_V.detach().log_softmax(0)
     tokens = torch.cat([pairs.target.padded(rows_B[at : at + 1])[0][0] for at in range(20)])
     assert float(made.loss(rows_B).detach()) == pytest.approx(float(-log_V[tokens].mean()), rel=1e-5)
+
+
+def test_parts_of_a_batch_count_by_their_tokens() -> None:
+    """So a batch that is learnt in parts is learnt as if it were whole."""
+    made, rows = lesson(rewritten(), label_smoothing=0.0), np.arange(31)
+    with torch.no_grad():
+        made.net.logits_V[END] = 3.0
+        parts = np.split(rows, [4])
+        found = sum(float(made.loss(torch.from_numpy(part))) * made.weight(part) for part in parts)
+    assert found / made.weight(rows) == pytest.approx(float(made.loss(torch.from_numpy(rows)).detach()), rel=1e-5)
+    assert made.weight(parts[0]) / made.weight(rows) != pytest.approx(4 / 31, rel=1e-3)
 
 
 # ── figures ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -287,6 +313,9 @@ def test_above_temperature_0_texts_are_drawn_by_the_source_and_the_setting_draw(
         ({"top_k": -1}, "setting 'top_k' got -1, expected 0 or more"),
         ({"draw": -1}, "setting 'draw' got -1, expected 0 or more"),
         ({"judged": 0}, "setting 'judged' got 0, expected 1 or more"),
+        ({"batch_rows": 0}, "setting 'batch_rows' got 0, expected 1 or more"),
+        ({"average": 1.0}, "setting 'average' got 1.0, expected 0.0 to 0.999999"),
+        ({"read": "middle"}, "setting 'read' got 'middle', expected one of beginning, end"),
         ({"epoch_rows": -5}, "setting 'epoch_rows' got -5, expected 0 or more"),
         ({"warmup": -1.0}, r"setting 'warmup' got -1.0, expected 0 or more"),
         ({"horizon": -1}, "setting 'horizon' got -1, expected 0 or more"),
