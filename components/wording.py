@@ -9,6 +9,7 @@ Legend: N rows, S statistics of a metric.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -95,10 +96,17 @@ def _nearest(words: list[str], references: list[list[str]]) -> tuple[int, int]:
     return min((Levenshtein.distance(words, wanted), len(wanted)) for wanted in references)
 
 
+class _Words:
+    """rouge-score's own words, letters and digits in lower case, but of any script."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"[^\W_]+", text.lower())
+
+
 def _rouge(written: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     """N × 3: F1 of single words, of pairs, and of the longest common subsequence, each of the best reference."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(list(ROUGE), use_stemmer=False)
+    scorer = RougeScorer(list(ROUGE), tokenizer=_Words())
     found = [scorer.score_multi(each, text) for text, each in zip(written, references, strict=True)]
     return np.array([[score[name].fmeasure for name in ROUGE] for score in found]).reshape(len(found), len(ROUGE))

@@ -124,24 +124,32 @@ def first_sentence(text: str) -> str:
 
 
 def fivegram(data: Data, seed: int) -> Figures:  # noqa: ARG001
-    """Perplexity of the test replies' tokens, the end of each included, after what was said before."""
+    """Perplexity of the test replies' tokens, the end of each included, after what was said before. The net may learn
+    from what was said before as well, and so does the model: a conversation's first turn, where it is all that was
+    said; every later one is some row's reply. Each counts once, as its discounts want it."""
     settings = trained.settings("chat")
     known = writing.vocabularies(data, settings)
-    train, test = (events(writing.pairs(data.spec, data.splits[split], known)) for split in ("train", "test"))
+    rows = data.splits["train"]
+    turns_N = np.array([text.count("\n") for text in rows[data.spec.columns[0].name].to_pylist()])
+    train = events(writing.pairs(data.spec, rows, known), turns_N == 0)
+    test = events(writing.pairs(data.spec, data.splits["test"], known))
     model = KneserNey.fitted(train, known.target.size)
     return {"Kneser–Ney 5-gram": {"perplexity": float(np.exp(-np.log(model.probabilities(test)).mean()))}}
 
 
-def events(pairs: Any, order: int = ORDER) -> NDArray[np.int64]:
-    """Each token of the targets, and the `order` - 1 before it: the target's, START, and the source's."""
+def events(pairs: Any, too_N: NDArray[np.bool_] | None = None, order: int = ORDER) -> NDArray[np.int64]:
+    """Each token of the targets, and of the sources of the rows `too_N`; and the `order` - 1 before it: the target's,
+    START, and the source's."""
 
     def split(tokens: Tokens) -> list[NDArray[np.int64]]:
         return np.split(tokens.ids_T.numpy(), tokens.starts_N.numpy()[1:])
 
     found = []
-    for source, target in zip(split(pairs.source), split(pairs.target), strict=True):
-        line = np.concatenate([np.full(order, PAD), source, [START], target])[-len(target) - order + 1 :]
-        found.append(np.lib.stride_tricks.sliding_window_view(line, order))
+    whole_N = np.zeros(len(pairs), bool) if too_N is None else too_N
+    for source, target, whole in zip(split(pairs.source), split(pairs.target), whole_N.tolist(), strict=True):
+        line = np.concatenate([np.full(order - 1, PAD), source, [START], target])
+        seen = np.lib.stride_tricks.sliding_window_view(line, order)
+        found += [seen[: len(source)], seen[-len(target) :]] if whole else [seen[-len(target) :]]
     return np.concatenate(found)
 
 

@@ -103,6 +103,16 @@ def test_events_are_tokens_of_targets_after_what_was_said(settings: writing.Sett
         [PAD, *second, number["six"], number["one"]],
         [*second, number["six"], number["one"], END],
     ]
+    both = rivals.events(writing.pairs(given.spec, given.splits["train"], known), np.array([False, True]))
+    assert both.tolist() == [*found[:2].tolist(), [PAD] * 4 + [number["five"]], *found[2:].tolist()]
+
+
+def test_what_stands_only_before_replies_is_learnt_too(settings: writing.Settings) -> None:
+    known = {f"{name} says kelp": "dune" for name in ("anna", "ben", "carl")}
+    heard = data(known, {"oh": "carl says kelp"})
+    deaf = data({f"hello\n{said}": reply for said, reply in known.items()}, {"oh": "carl says kelp"})
+    found, worse = (rivals.fivegram(each, 0)["Kneser–Ney 5-gram"]["perplexity"] for each in (heard, deaf))
+    assert found < 0.7 * worse
 
 
 def test_perplexity_is_that_of_the_test_targets(settings: writing.Settings) -> None:

@@ -56,6 +56,12 @@ def test_bleu_and_chrf_of_rows_are_sacrebleus_of_that_corpus(rows: list[int]) ->
     assert mine["chrf"] == pytest.approx(CHRF().corpus_score(written, streams).score)
 
 
+def test_rouge_knows_words_of_any_script() -> None:
+    same = figures(["Сводка дня", "été"], [["сводка дня"], ["Été"]])
+    assert same["rouge1"] == same["rougeL"] == 1
+    assert figures(["Сводка"], [["другое"]])["rouge1"] == 0
+
+
 def test_rouge_is_the_mean_of_the_best_references_f1() -> None:
     mine, scorer = figures(WRITTEN, REFERENCES), RougeScorer(wording.ROUGE)
     for name in wording.ROUGE:
