@@ -38,11 +38,14 @@ class Tree:
 
     def memory(self) -> int:
         """Bytes that all of them hold now."""
-        named = [p for p in psutil.process_iter() if p.pid != os.getpid() and str(self.folder) in " ".join(_words(p))]
-        for process in {*named, *self.seen}:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.seen |= set(process.children(recursive=True)) | {process}
-        self.seen = {process for process in self.seen if process.is_running()}
+        there = [p for p in psutil.process_iter(["ppid", "cmdline", "create_time"]) if p.pid != os.getpid()]
+        self.seen |= {p for p in there if str(self.folder) in " ".join(p.info["cmdline"] or ())}
+        self.seen = {p for p in self.seen if p.is_running()}
+        known = {p.pid for p in self.seen}
+        for process in sorted(there, key=lambda p: (p.info["create_time"], p.pid)):  # parents before children
+            if process.info["ppid"] in known:
+                known.add(process.pid)
+                self.seen.add(process)
         return sum(map(held, self.seen))
 
 
@@ -54,12 +57,6 @@ def held(process: psutil.Process) -> int:
         except (psutil.AccessDenied, AttributeError):
             return int(process.memory_info().rss)
     return 0
-
-
-def _words(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return process.cmdline()
-    return []
 
 
 def measured(command: list[str], tree: Tree) -> tuple[float, int, int]:
