@@ -65,15 +65,16 @@ class Trainings:
     """Test metrics of trainings by their seeds, AT_ONCE at a time; each is done once, whoever asks for it."""
 
     def __init__(self) -> None:
-        self._done: dict[tuple[str, int, int], Metrics] = {}
+        self._done: dict[tuple[str, int, bool, int], Metrics] = {}
 
-    def __call__(self, pipeline: str, folds: int, runs: int) -> list[Metrics]:
-        missing = [run for run in range(runs) if (pipeline, folds, run) not in self._done]
+    def __call__(self, pipeline: str, row: Row) -> list[Metrics]:
+        how = (pipeline, row.folds, row.new_users)
+        missing = [run for run in range(row.runs) if (*how, run) not in self._done]
         if missing:
             with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
-                found = pool.map(partial(learnt, pipeline, folds), missing)
-                self._done |= {(pipeline, folds, run): metrics for run, metrics in zip(missing, found, strict=True)}
-        return [self._done[pipeline, folds, run] for run in range(runs)]
+                found = pool.map(partial(learnt, *how), missing)
+                self._done |= {(*how, run): metrics for run, metrics in zip(missing, found, strict=True)}
+        return [self._done[(*how, run)] for run in range(row.runs)]
 
 
 def measured(group: Sequence[Row], trained: Trainings) -> Iterator[Outcome]:
@@ -82,16 +83,16 @@ def measured(group: Sequence[Row], trained: Trainings) -> Iterator[Outcome]:
     for pipeline in {asked.name, *(name for row in group for name in row.beside)}:
         facts(resolved(pipeline))
     data = data_of(asked)
-    found: dict[tuple[Rivals, int, int], Figures] = {}
+    found: dict[tuple[Rivals, int, bool, int], Figures] = {}
     for row in group:
-        test, runs = f"test/{row.metric}", range(row.runs)
-        ours = {name: trained(name, row.folds, row.runs) for name in (row.pipeline, *row.beside)}
+        test, how = f"test/{row.metric}", (row.rivals, row.folds, row.new_users)
+        ours = {name: trained(name, row) for name in (row.pipeline, *row.beside)}
         values = {name: [float(metrics[test]) for metrics in each] for name, each in ours.items()}
-        for run in runs:
-            if (row.rivals, row.folds, run) not in found:
-                part = folded(data, run, row.folds) if row.folds else data
-                found[row.rivals, row.folds, run] = row.rivals(part, run)
-        figures = [found[row.rivals, row.folds, run] for run in runs]
+        for run in range(row.runs):
+            if (*how, run) not in found:
+                part = folded(data, run, row.folds, row.new_users) if row.folds else data
+                found[(*how, run)] = row.rivals(part, run)
+        figures = [found[(*how, run)] for run in range(row.runs)]
         rivals = {name: [float(each[name][row.metric]) for each in figures] for name in figures[0]}
         yield Outcome(row, asked.block.family, values.pop(row.pipeline), rivals | values)
 
@@ -113,8 +114,9 @@ def write(outcomes: Sequence[dict[str, Any]]) -> None:
     for one in ordered:
         rivals = "<br>".join(f"{name} {_mean(values)}" for name, values in one["rivals"].items()) or "–"
         marks = ([] if one["mark"] is None else [f"{one['mark']:g}"]) + one["above"]
-        told = [one["pipeline"], one["family"], one["metric"], _mean(one["ours"]), rivals]
-        lines.append(f"| {' | '.join([*told, ', '.join(marks) or '–', 'yes' if one['met'] else '**no**'])} |")
+        met = ("yes" if one["met"] else "**no**") if marks else "–"
+        told = [one["pipeline"], one["family"], one["metric"], _mean(one["ours"]), rivals, ", ".join(marks) or "–", met]
+        lines.append(f"| {' | '.join(told)} |")
     lines += _signatures({one["metric"] for one in ordered})
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components import datasets, params, plan, receipts
+from components import datasets, params, plan, ratings, receipts, tables
 from components.contract import SPLITS, Data, Json, Metrics
 from components.errors import TidemillError
 from components.plan import Project, Resolved
@@ -38,14 +38,14 @@ def settings(pipeline: str) -> Any:
     return asked.family.Settings(**{**asked.block.settings, **facts(asked)["hyper"]})
 
 
-def learnt(pipeline: str, folds: int, seed: int) -> Metrics:
+def learnt(pipeline: str, folds: int, new_users: bool, seed: int) -> Metrics:
     """The test metrics of the winner's configuration, trained with another seed; with folds, on fold number `seed`."""
     import torch
 
     torch.set_num_threads(1)
     asked = resolved(pipeline)
     told = facts(asked)
-    data = folded(data_of(asked), seed, folds) if folds else data_of(asked)
+    data = folded(data_of(asked), seed, folds, new_users) if folds else data_of(asked)
     family, hyper = asked.family, {**asked.block.settings, **told["hyper"]}
     state = None
     for epoch in family.fit(data, hyper, seed, None):
@@ -57,11 +57,16 @@ def learnt(pipeline: str, folds: int, seed: int) -> Metrics:
     return family.measure(data.spec, family.judge(net, data, "test"), "test")
 
 
-def folded(data: Data, fold: int, folds: int) -> Data:
+def folded(data: Data, fold: int, folds: int, new_users: bool = False) -> Data:
     """All rows cut anew: one part in `folds`, drawn by chance with a fixed seed, to test on, the others to learn from.
-    Every tenth of those is a val row as well: nothing is chosen by them."""
+    With `new_users` it is users who are drawn. Every tenth row to learn from is a val row as well: nothing is chosen by
+    them."""
     rows = pa.concat_tables(data.splits[split] for split in SPLITS).combine_chunks()
-    part_N = np.random.default_rng(0).permutation(len(rows)) % folds
+    drawn_N = np.arange(len(rows))
+    if new_users:
+        names = tables.text(rows, ratings.pair(data.spec)[0]).to_numpy(zero_copy_only=False).astype(str)
+        drawn_N = np.unique(names, return_inverse=True)[1]
+    part_N = (np.random.default_rng(0).permutation(1 + drawn_N.max()) % folds)[drawn_N]
     train = rows.take(pa.array(np.flatnonzero(part_N != fold)))
     test = rows.take(pa.array(np.flatnonzero(part_N == fold)))
     return Data(data.spec, {"train": train, "val": train.take(pa.array(np.arange(0, len(train), 10))), "test": test})

@@ -30,6 +30,7 @@ class Row:
     above    rivals whose mean it must beat as well
     seeds    how many trainings of the winner's configuration the mean is over; rivals get the same seeds
     folds    in place of seeds: all rows are cut into so many parts, each is the test rows once, the mean is over them
+    new_users  of the folds: it is users who are cut into parts, so that the test rows' users are new
     """
 
     pipeline: str
@@ -41,6 +42,7 @@ class Row:
     beside: tuple[str, ...] = ()
     seeds: int = 5
     folds: int = 0
+    new_users: bool = False
 
     @property
     def runs(self) -> int:

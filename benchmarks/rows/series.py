@@ -1,4 +1,4 @@
-"""Series of the UCR archive, beside nearest neighbours and what Fawaz et al. 2019 published.
+"""Series of the UCR archive, beside nearest neighbours and what Fawaz et al. 2019 published; cnn1d beside mlp as well.
 
 The marks are their mean accuracies of ten runs, less one point: the better of FCN and ResNet for cnn1d (GunPoint 100.0,
 ArrowHead 84.5, ItalyPowerDemand 96.3 %), the MLP for mlp (92.7, 77.8, 95.4 %).
@@ -36,7 +36,10 @@ def _series(rows: pa.Table, name: str) -> np.ndarray:
 
 MARKS = {"gunpoint": (0.99, 0.917), "arrowhead": (0.835, 0.768), "italy-power": (0.953, 0.944)}
 ROWS = [
-    Row(f"{name}{ending}", "accuracy", "max", neighbours, mark)
-    for name, marks in MARKS.items()
-    for ending, mark in zip(("", "-mlp"), marks, strict=True)
+    row
+    for name, (mark, mlp_mark) in MARKS.items()
+    for row in (
+        Row(name, "accuracy", "max", neighbours, mark, beside=(f"{name}-mlp",)),
+        Row(f"{name}-mlp", "accuracy", "max", neighbours, mlp_mark),
+    )
 ]

@@ -71,12 +71,19 @@ def test_each_row_is_of_a_pipeline_that_there_is() -> None:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
-    """Pipelines "a" and "b" on the same images, without training them; which trainings were asked for."""
-    asked: list[tuple[str, int, int]] = []
+def taste() -> Data:
+    from tests.components.test_recommender import TASTE
 
-    def learnt(pipeline: str, folds: int, seed: int) -> dict[str, float]:
-        asked.append((pipeline, folds, seed))
+    return TASTE
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool, int]]:
+    """Pipelines "a" and "b" on the same images, without training them; which trainings were asked for."""
+    asked: list[tuple[str, int, bool, int]] = []
+
+    def learnt(pipeline: str, folds: int, new_users: bool, seed: int) -> dict[str, float]:
+        asked.append((pipeline, folds, new_users, seed))
         return {"test/accuracy": (0.5 if pipeline == "a" else 0.6) + seed / 10, "test/loss": 1.0}
 
     def resolved(pipeline: str) -> Any:
@@ -90,7 +97,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     return asked
 
 
-def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, int, int]]) -> None:
+def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, int, bool, int]]) -> None:
     calls: list[tuple[int, int]] = []
 
     def rivals(data: Data, seed: int) -> Figures:
@@ -110,16 +117,16 @@ def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, i
     assert first.ours == [0.5, 0.6] and first.rivals == {"luck": [0.0, 0.01]}
     assert second.ours == [1.0, 1.0] and second.rivals == {"luck": [2.0, 2.0]} and second.misses == []
     assert len(third.ours) == 3
-    assert trained == [("a", 0, 0), ("a", 0, 1), ("a", 3, 0), ("a", 3, 1), ("a", 3, 2)]
+    assert trained == [("a", folds, False, run) for folds, run in ((0, 0), (0, 1), (3, 0), (3, 1), (3, 2))]
 
 
-def test_another_pipeline_stands_beside_and_is_trained_once(trained: list[tuple[str, int, int]]) -> None:
+def test_another_pipeline_stands_beside_and_is_trained_once(trained: list[tuple[str, int, bool, int]]) -> None:
     done = families.Trainings()
     rows_ = [Row(name, "accuracy", "max", beside=(other,), seeds=2) for name, other in (("a", "b"), ("b", "a"))]
     (one,), (two,) = (list(families.measured([row], done)) for row in rows_)
     assert (one.ours, one.rivals) == ([0.5, 0.6], {"b": [0.6, 0.7]})
     assert (two.ours, two.rivals) == ([0.6, 0.7], {"a": [0.5, 0.6]})
-    assert sorted(trained) == [("a", 0, 0), ("a", 0, 1), ("b", 0, 0), ("b", 0, 1)]
+    assert sorted(trained) == [(name, 0, False, seed) for name in ("a", "b") for seed in (0, 1)]
 
 
 def test_rivals_see_every_pixel_as_a_column_and_the_same_rows() -> None:
@@ -143,11 +150,25 @@ def test_folds_are_all_rows_once_and_their_val_rows_choose_nothing() -> None:
     assert trained_again.folded(data, 1, 5).splits["test"].equals(folds[1].splits["test"])
 
 
-def test_a_rival_knows_users_and_items_by_their_means() -> None:
-    from benchmarks.rows import movies
-    from tests.components.test_recommender import TASTE
+def test_a_fold_of_new_users_has_all_their_rows_and_nobody_else_s(taste: Data) -> None:
+    folds = [trained_again.folded(taste, fold, 4, new_users=True) for fold in range(4)]
+    tested = [set(fold.splits["test"]["user"].to_pylist()) for fold in folds]
+    assert sorted(user for users in tested for user in users) == sorted({f"u{n}" for n in range(60)})
+    for fold, users in zip(folds, tested, strict=True):
+        assert not users & set(fold.splits["train"]["user"].to_pylist())
+        assert fold.splits["train"].num_rows + fold.splits["test"].num_rows == 1500
 
-    predicted = movies.biases(TASTE)
-    truth = TASTE.splits["test"]["stars"].to_numpy()
-    error, spread = np.sqrt(np.mean((predicted - truth) ** 2)), truth.std()
-    assert 1 <= predicted.min() <= predicted.max() <= 5 and error < 0.95 * spread
+
+def test_new_users_are_trained_and_asked_apart(trained: list[tuple[str, int, bool, int]], taste: Data) -> None:
+    asked: list[int] = []
+
+    def rivals(data: Data, seed: int) -> Figures:
+        asked.append(len(set(data.splits["test"]["user"].to_pylist())))
+        return {}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(families, "data_of", lambda _: taste)
+        rows_ = [Row("a", "accuracy", "max", rivals, folds=2, new_users=new) for new in (False, True)]
+        assert len(list(families.measured(rows_, families.Trainings()))) == 2
+    assert asked == [60, 60, 30, 30]
+    assert trained == [("a", 2, new, fold) for new in (False, True) for fold in (0, 1)]
