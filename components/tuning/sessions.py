@@ -31,6 +31,7 @@ from ..errors import ParamsError, TidemillError, Unreachable
 from ..workspace import FORCED
 
 _ANSWER_WITHIN_S = 3.0
+_ENDED_WITHIN_S = 2.0  # Ray's processes, once they are told
 _GONE_WITHIN_S = 10.0  # what is left then goes at the next start
 _LONGEST_FOLDER = 40  # Ray adds up to 64 characters for its sockets, whose paths may have 107
 FOLDER = "tidemill-ray-"
@@ -147,7 +148,7 @@ def folder() -> Iterator[str]:
         yield made
     finally:
         until = time.monotonic() + _GONE_WITHIN_S
-        while Path(made).exists() and time.monotonic() < until:  # Ray's processes write until they have ended, too
+        while Path(made).exists() and time.monotonic() < until:
             shutil.rmtree(made, ignore_errors=True)
             time.sleep(0.05)
 
@@ -199,7 +200,7 @@ def _start(stack: contextlib.ExitStack) -> None:
     # Workers import this package, and the current folder's, from where this process does.
     paths = [str(import_folder("components").parent)]
     stack.enter_context(_silence())
-    stack.callback(ray.shutdown)
+    stack.callback(_shut_down, place)
     os.environ.setdefault("RAY_AUTH_TOKEN", _token())
     with signals_kept():
         ray.init(
@@ -210,6 +211,29 @@ def _start(stack: contextlib.ExitStack) -> None:
             job_config=JobConfig(_py_driver_sys_path=paths),
             **options,
         )
+
+
+def _shut_down(place: str) -> None:
+    """End the Ray that has its files in `place`, and wait for its processes: until then they make folders anew there,
+    whoever has removed them. Of a Ray that was interrupted as it started ray.shutdown() knows nothing."""
+    processes = _processes(place)
+    ray.shutdown()
+    processes |= _processes(place)
+    _, left = psutil.wait_procs(processes, timeout=_ENDED_WITHIN_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=_GONE_WITHIN_S)
+
+
+def _processes(place: str) -> set[psutil.Process]:
+    """Of this process's Ray: those that have `place` in their command, and those below them."""
+    found: set[psutil.Process] = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it has just ended
+            if any(place in part for part in child.cmdline()):
+                found |= {child, *child.children(recursive=True)}
+    return found
 
 
 def _join(stack: contextlib.ExitStack, address: str, packages: frozenset[str]) -> None:

@@ -6,13 +6,16 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 
 from components.errors import ParamsError, Unreachable
 from components.tuning import sessions
@@ -126,3 +129,21 @@ def test_rays_folder_goes_even_while_its_processes_still_write() -> None:
     assert not Path(mine).exists()
     for writer in writers:
         writer.join()
+
+
+def test_a_ray_that_was_interrupted_as_it_started_ends_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ray.shutdown() does not know it, and its processes do not listen."""
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(sessions, "_ENDED_WITHIN_S", 0.1)
+    below = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(0, flush=True); time.sleep(60)"
+    head = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}])"
+    with subprocess.Popen([sys.executable, "-c", head, str(tmp_path)], stdout=subprocess.PIPE) as begun:
+        assert begun.stdout
+        begun.stdout.readline()
+        processes = [psutil.Process(begun.pid), *psutil.Process(begun.pid).children()]
+        other = subprocess.Popen(["sleep", "60"])
+        sessions._shut_down(str(tmp_path))
+        assert len(processes) == 2 and not any(each.is_running() for each in processes)
+        assert other.poll() is None, "what is not Ray's stays"
+        other.kill()
+        other.wait()
