@@ -43,8 +43,8 @@ faults: setup  ## each fault at 20 random moments, and what was lost (an hour or
 	@python -m tests.faults
 
 benchmark: setup .venv-benchmark/.installed  ## every pipeline beside its rivals, several seeds each (hours)
-	@tidemill run --all
-	@.venv-benchmark/bin/python -m benchmarks.families
+	@tidemill run --all; ran=$$?; test $$ran -lt 128 || exit $$ran; \
+		.venv-benchmark/bin/python -m benchmarks.families && exit $$ran  # what failed is missing there, the rest is measured
 
 # Rivals are no part of Tidemill: they live in an environment of their own, beside the same versions of everything else.
 .venv-benchmark/.installed: requirements.lock benchmarks/requirements.txt
