@@ -17,6 +17,12 @@ _STYLE = (
     "border-bottom:1px solid #ddd;vertical-align:top}th{font-weight:600}img{max-width:100%;margin:.5rem 0}"
 )
 
+_WHOLE = (
+    "Epoch and val figures are of a net that learnt from train rows alone. Served is a second one (whole: true), which "
+    "learnt from train and val rows together, from the epoch of its own lowest training loss: no row but the test rows "
+    "can say how good it is."
+)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -57,16 +63,18 @@ def html(outcome: Outcome, pictures: Sequence[Path] = ()) -> str:
 
 
 def _apart(best: Trial) -> str:
-    """How much worse val rows are off than train rows in the epoch that is served: whether it has learnt them by heart.
-    Nothing where a family does not tell both losses."""
-    served = best.curve[best.best_epoch - 1] if 0 < best.best_epoch <= len(best.curve) else {}
-    if not {"train/loss", "val/loss"} <= served.keys():
-        return ""
-    train, val = served["train/loss"], served["val/loss"]
-    return (
+    """How much worse val rows are off than train rows in the best epoch: whether the net has learnt them by heart.
+    Nothing where a family does not tell both losses. With `whole` (training.Lesson) another net is served."""
+    whole = best.hyper.get("whole") is True
+    told = best.curve[best.best_epoch - 1] if 0 < best.best_epoch <= len(best.curve) else {}
+    if not {"train/loss", "val/loss"} <= told.keys():
+        return _WHOLE if whole else ""
+    train, val = told["train/loss"], told["val/loss"]
+    apart = (
         f"In that epoch train/loss was {train:.4g} and val/loss {val:.4g}: apart by {val - train:+.4g}. "
         "What regularises (dropout, augmentation, smoothed labels) makes the first worse, never the second."
     )
+    return f"{apart} {_WHOLE}" if whole else apart
 
 
 def _result(outcome: Outcome) -> list[list[str]]:

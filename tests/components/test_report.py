@@ -9,8 +9,8 @@ from components.sweep import Trial
 from components.tracking import report
 
 
-def outcome(curve: list[Metrics], best_epoch: int) -> report.Outcome:
-    best = Trial("k" * 64, {"lr": 0.01}, "finished", curve, 0.3, best_epoch)
+def outcome(curve: list[Metrics], best_epoch: int, **hyper: bool) -> report.Outcome:
+    best = Trial("k" * 64, {"lr": 0.01, **hyper}, "finished", curve, 0.3, best_epoch)
     return report.Outcome("tides", Objective("loss", "min"), best, [best], {"test/loss": 0.4}, {"test/loss": 0.9})
 
 
@@ -27,3 +27,14 @@ def test_where_a_loss_is_not_told_nothing_is_said_of_it(curve: list[Metrics]) ->
     told = outcome(curve, 1)
     assert "apart" not in report.markdown(told) + report.html(told)
     assert report.markdown(told).endswith("|\n")
+
+
+@pytest.mark.parametrize("curve", [[{"train/loss": 0.5, "val/loss": 0.3}], [{"train/loss": 0.5, "val/rmse": 0.3}]])
+def test_a_net_that_learnt_val_rows_too_is_not_passed_off_as_the_one_whose_figures_stand_there(
+    curve: list[Metrics],
+) -> None:
+    for pages, said in ((outcome(curve, 1, whole=True), True), (outcome(curve, 1, whole=False), False)):
+        for page in (report.markdown(pages), report.html(pages)):
+            assert ("Served is a second one (whole: true)" in page) is said
+            assert ("are of a net that learnt from train rows alone" in page) is said
+            assert ("apart by -0.2" in page) is ("val/loss" in curve[0])
