@@ -27,7 +27,9 @@ class ColumnRule(Block):
 
     Of a text that is learnt from or, as a target, to be written: `longest` is the most characters that it may have;
     `damaged`, `foreign` and `unknown` are the highest shares of a split's texts that were decoded wrongly, of its texts
-    mostly in a script that the column's training rows do not use, and of its words that these do not hold."""
+    mostly in a script that the column's training rows do not use, and of its words that these do not hold. Of a text
+    that is read, `alike` is the highest share of a split's texts that are one of an earlier split but for a quarter of
+    their words: 1, since some texts are so by nature ("delete page 3 now"), shows it and stops nothing."""
 
     role: Role = "input"
     kind: Literal["number", "category", "date", "text", "tensor"]
@@ -42,6 +44,7 @@ class ColumnRule(Block):
     damaged: float = Field(default=0.0, ge=0, le=1)
     foreign: float = Field(default=0.0, ge=0, le=1)
     unknown: float = Field(default=1.0, ge=0, le=1)
+    alike: float = Field(default=1.0, ge=0, le=1)
 
     @property
     def is_learnt_text(self) -> bool:

@@ -30,7 +30,9 @@ min max  bounds of a number or a date; without them any will do
 values   all values that may come, as text; without them any will do. Those of a target are its classes:
          a target of kind number without values is for regression
 longest  most characters of a text; damaged, foreign, unknown: highest shares of texts decoded wrongly, of texts mostly
-         in a script that the column's training rows do not use, and of words that they do not hold
+         in a script that the column's training rows do not use, and of words that they do not hold; alike: of texts
+         of which a quarter of the words, or less, is not as in a text of an earlier split (default 1: looked at, never
+         a fault)
 dtype    of a date: how it is written where that is not ISO 8601, such as "%d/%m/%Y"
 parts    of a tensor: the columns that it is put together from, in the order of its elements; or, where each file is
          one series, a column for each channel

@@ -30,8 +30,8 @@ def row_hashes(table: pa.Table, seed: int = 0) -> Hashes:
     """
     total = np.zeros(table.num_rows, np.uint64)
     for name in table.column_names:
-        total += _mix(_values(table[name]) ^ _digest(f"{seed}/{name}".encode()))
-    return _mix(total)
+        total += mix(_values(table[name]) ^ _digest(f"{seed}/{name}".encode()))
+    return mix(total)
 
 
 def assign(hashes: Hashes, strata: npt.ArrayLike, val: float = 0.2, test: float = 0.2) -> pa.Array:
@@ -88,7 +88,7 @@ def apart(hashes: Hashes) -> Hashes:
     _, first, counts = np.unique(hashes[order], return_index=True, return_counts=True)
     before = np.empty(len(hashes), np.uint64)
     before[order] = np.arange(len(hashes)) - np.repeat(first, counts)
-    return _mix(hashes ^ _mix(before))
+    return mix(hashes ^ mix(before))
 
 
 def counts(splits: pa.Array) -> Mapping[str, int]:
@@ -97,7 +97,7 @@ def counts(splits: pa.Array) -> Mapping[str, int]:
     return {name: found.get(name, 0) for name in SPLITS}
 
 
-def _mix(x: Hashes) -> Hashes:
+def mix(x: Hashes) -> Hashes:
     """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every bit of x moves every bit of the result."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

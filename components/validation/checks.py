@@ -7,6 +7,7 @@ the package itself does it.
 
 from __future__ import annotations
 
+import textwrap
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 
 from .. import letters
 from ..contract import SPLIT, SPLITS
+from . import alike
 from .leakage import giveaway
-from .summary import CONTENT
+from .summary import CONTENT, ROW
 
 FIRST_ROWS = 5
+QUOTED = 80  # characters of a text that is shown
 
 
 class AllRows(TableMetricProvider):  # type: ignore[misc]
@@ -62,7 +65,9 @@ class RowShare(OverAllRows, ABC):
     def offending(self, rows: pd.DataFrame) -> NDArray[np.bool_]: ...
 
     def judge(self, rows: pd.DataFrame) -> dict[str, Any]:
-        offending = self.offending(rows)
+        return self.held(rows, self.offending(rows))
+
+    def held(self, rows: pd.DataFrame, offending: NDArray[np.bool_]) -> dict[str, Any]:
         splits = rows[SPLIT].to_numpy()
         shares = {s: float(offending[splits == s].mean()) for s in SPLITS if (splits == s).any()}
         over = [s for s, share in shares.items() if share > self.share]
@@ -107,6 +112,33 @@ class ExpectTextShareToBeAtMost(RowShare):
     def offending(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
         marked: NDArray[np.bool_] = (rows[self.column] == 1).to_numpy()
         return marked
+
+
+class ExpectTextsToDifferAcrossSplits(RowShare):
+    """At most `share` of the texts of any split are alike (alike.py) to one of an earlier split."""
+
+    column: str
+    success_keys: ClassVar[tuple[str, ...]] = ("share", "column")
+
+    def offending(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        return self._others(rows) >= 0
+
+    def judge(self, rows: pd.DataFrame) -> dict[str, Any]:
+        """With one pair to look at, of a split that has too many if there is one."""
+        others = self._others(rows)
+        judged = self.held(rows, others >= 0)
+        named = judged["result"]["partial_unexpected_index_list"] or np.flatnonzero(others >= 0)[:1].tolist()
+        if named:
+            pair = " is like ".join(self._quoted(rows.loc[at]) for at in (named[0], others[named[0]]))
+            judged["result"]["observed_value"] += f"; {pair}"
+        return judged
+
+    def _others(self, rows: pd.DataFrame) -> NDArray[np.int64]:
+        texts = [text if isinstance(text, str) else None for text in rows[self.column]]
+        return alike.earlier(texts, pd.Categorical(rows[SPLIT], SPLITS).codes.astype(np.int64))
+
+    def _quoted(self, row: pd.Series) -> str:
+        return f"{row[SPLIT]} {row[ROW]} {textwrap.shorten(row[self.column], QUOTED, placeholder=' …')!r}"
 
 
 class ExpectWordsToBeKnown(OverAllRows):

@@ -19,7 +19,7 @@ from great_expectations.expectations.row_conditions import Column
 from ..contract import SPLIT, SPLITS
 from ..expectations import ColumnRule, Expectations
 from ..tensors import is_series
-from . import episodes, rated
+from . import alike, episodes, rated
 from .checks import (
     ExpectClassesToBeBalanced,
     ExpectColumnMissingShareToBeAtMost,
@@ -29,6 +29,7 @@ from .checks import (
     ExpectRepeatedRowShareToBeAtMost,
     ExpectStepsToBeContiguous,
     ExpectTextShareToBeAtMost,
+    ExpectTextsToDifferAcrossSplits,
     ExpectWordsToBeKnown,
     percent,
 )
@@ -44,7 +45,8 @@ NUMBERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
     "bool",
 ]
 TYPES = {"number": NUMBERS, "category": ["str"], "text": ["str"], "date": ["datetime64[us]"]}
-BLANK_RANK = 2  # from this rank on, a tensor of one value shows nothing
+# A tensor of one value shows nothing, unless it is a vector of fewer elements: a few counts may well all be 0.
+BLANK_ELEMENTS = 8
 LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -174,6 +176,14 @@ def _text(name: str, rule: ColumnRule) -> Checks:
         description=f"at most {percent(rule.unknown)} of the words of any split not in the training rows",
         meta=_meta(name, "unknown words"),
     )
+    if rule.role == "input":  # what is written may well be what was written before
+        yield ExpectTextsToDifferAcrossSplits(
+            column=name,
+            share=rule.alike,
+            description=f"at most {percent(rule.alike)} of the texts of any split with {alike.WORDS} words or more and "
+            f"{percent(1 - alike.DIFFER)} of them as in a text of an earlier split",
+            meta=_meta(name, "texts alike across splits"),
+        )
 
 
 def _none(column: str, name: str, rule: str, share: float = 0.0) -> Expectation:
@@ -193,9 +203,8 @@ def _none(column: str, name: str, rule: str, share: float = 0.0) -> Expectation:
 
 def _samples(rows: pd.DataFrame, sound: dict[str, ColumnRule], expectations: Expectations) -> Checks:
     for name, rule in sound.items():
-        if rule.kind == "tensor" and len(rule.shape) >= BLANK_RANK:  # a blank one counts as a missing one
-            samples = "series" if is_series(rule.shape, rule.parts) else "images"
-            yield _none(f"{name}.constant", name, f"{samples} of one value", rule.missing)
+        if rule.kind == "tensor" and (len(rule.shape) > 1 or rule.shape[0] >= BLANK_ELEMENTS):
+            yield _none(f"{name}.constant", name, _blank(rule), rule.missing)  # a blank one counts as a missing one
     target = expectations.column("target")
     if target in sound:
         yield _variety(target, sound[target], expectations)
@@ -221,6 +230,12 @@ def _samples(rows: pd.DataFrame, sound: dict[str, ColumnRule], expectations: Exp
         )
     if target in sound and sound[target].kind != "text" and rows[target].notna().any():
         yield from _leakage(target, sound, expectations)
+
+
+def _blank(rule: ColumnRule) -> str:
+    if is_series(rule.shape, rule.parts) and rule.shape[0] > 1:
+        return "series with a channel of one value"
+    return f"{'series' if len(rule.shape) == 1 or is_series(rule.shape, rule.parts) else 'images'} of one value"
 
 
 def _variety(target: str, rule: ColumnRule, expectations: Expectations) -> Expectation:

@@ -2,8 +2,9 @@
 
 Numbers, categories and dates stand as they are. A tensor cannot be read value by value, so it is described: NAME holds
 its content hash, and NAME.shape, NAME.dtype, NAME.min, NAME.max, NAME.nan (elements that are no number), NAME.constant
-(all elements are one value) say the rest. Tensors are read in blocks and never leave numpy. A text that is read or to
-be written stands as it is, and NAME.characters, NAME.damaged, NAME.foreign are what letters.py says of it.
+(how many channels of a series are of one value; of any other tensor 1 if all of it is) say the rest. Tensors are read
+in blocks and never leave numpy. A text that is read or to be written stands as it is, and NAME.characters,
+NAME.damaged, NAME.foreign are what letters.py says of it.
 
 Beside the columns stand the split, the row (its id, or its number in its split) and its content (one hash of
 inputs and target); where texts are read, also what nearly is its content: the same with bare texts, and without a
@@ -13,7 +14,7 @@ target that is a text itself, since one text may become several.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from ..contract import SPLIT, SPLITS, Data
 from ..datasets import splits
 from ..expectations import ColumnRule, Expectations
 from ..intake.columns import is_text
-from ..tensors import blocks, extent
+from ..tensors import blocks, extent, is_series
 
 ROW, CONTENT, NEARLY = "*row", "*content", "*nearly"  # no column of anybody's is called so
 
@@ -69,7 +70,7 @@ def _part(
     for name, rule in rules.items():
         values = table.column(name)
         if rule.kind == "tensor":
-            described = _describe(values)
+            described = _describe(values, rule.parts)
             columns |= {name + key: value for key, value in described.items()}
             values = pa.array(described[""], pa.string())
         else:
@@ -116,27 +117,31 @@ def _plain(table: pa.Table, name: str, kind: str) -> Any:
     return table.column(name).to_pandas()
 
 
-def _describe(column: pa.ChunkedArray) -> dict[str, Any]:
-    """A tensor column by what its name goes on with; "" is the content hash, None where there is no tensor."""
+def _describe(column: pa.ChunkedArray, parts: Sequence[str]) -> dict[str, Any]:
+    """A tensor column, put together from columns `parts`, by what its name goes on with; "" is the content hash, None
+    where there is no tensor."""
     if not isinstance(column.type, pa.FixedShapeTensorType):
         return {"": pd.array([None] * len(column), "str"), ".shape": str(column.type), ".dtype": str(column.type)}
-    found = [_describe_block(elements, missing) for elements, missing in blocks(column)]
+    channels = column.type.shape[0] if is_series(column.type.shape, parts) else 1
+    found = [_describe_block(elements, missing, channels) for elements, missing in blocks(column)]
     described = {key: np.concatenate([part[key] for part in found]) for key in found[0]} if found else _NOTHING
     shape, dtype = str(tuple(column.type.shape)), str(np.dtype(column.type.value_type.to_pandas_dtype()))
     return {**described, "": pd.array(described[""], "str"), ".shape": shape, ".dtype": dtype}
 
 
-def _describe_block(elements_NE: NDArray[Any], missing_N: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """N rows of E elements."""
+def _describe_block(elements_NE: NDArray[Any], missing_N: NDArray[np.bool_], channels: int) -> dict[str, NDArray[Any]]:
+    """N rows of E elements, channel after channel."""
     rows_NE = np.ascontiguousarray(elements_NE)
     digests = [hashlib.blake2b(row, digest_size=16).hexdigest() for row in rows_NE]
     smallest, largest, nan = extent(rows_NE).values()
+    low, high, _ = extent(rows_NE.reshape(len(rows_NE) * channels, -1)).values()
+    flat_N = (low == high).reshape(-1, channels).sum(axis=1)
     return {
         "": np.where(missing_N, np.array(None), np.array(digests, object)),
         ".min": np.where(missing_N, np.nan, smallest),
         ".max": np.where(missing_N, np.nan, largest),
         ".nan": np.where(missing_N, 0, nan),
-        ".constant": (~missing_N & (nan == 0) & (smallest == largest)).astype(np.int64),
+        ".constant": np.where(missing_N | (nan > 0), 0, flat_N),
     }
 
 

@@ -33,9 +33,16 @@ def test_a_tensor_is_described_by_hash_shape_type_range_and_what_is_no_number():
     np.testing.assert_array_equal(rows["image.min"], [0, 7, np.nan, 1, np.nan, 1, 0])
     np.testing.assert_array_equal(rows["image.max"], [3, 7, np.nan, 5, np.nan, 5, 3])
     assert rows["image.nan"].tolist() == [0, 0, 0, 1, 4, 1, 0]
-    assert rows["image.constant"].tolist() == [0, 1, 0, 0, 0, 0, 0]
+    assert rows["image.constant"].tolist() == [0, 2, 0, 0, 0, 0, 0]
     assert rows["image"].isna().tolist() == [False, False, True, False, False, False, False]
     assert rows["image"][0] == rows["image"][6] != rows["image"][1]
+
+
+@pytest.mark.parametrize(("shape", "constant"), [((2, 4), [1, 2, 0]), ((8,), [0, 1, 0]), ((2, 2, 2), [0, 1, 0])])
+def test_channels_of_one_value_are_counted_in_series_alone(shape: tuple[int, ...], constant: list[int]):
+    values = tensors([[3, 3, 3, 3, 1, 2, 1, 2], [5] * 8, [1, 2, 3, 4, 1, 2, 3, np.nan]], shape)
+    rule = ColumnRule(kind="tensor", dtype="float32", shape=shape)
+    assert look({"x": rule}, train=pa.table({"x": values}))["x.constant"].tolist() == constant
 
 
 def test_slices_and_chunks_of_tensors_are_read_as_they_stand():

@@ -283,7 +283,7 @@ def test_images_that_are_no_images(digits, tmp_path):
 def test_series_that_are_no_series(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(200, 2, 30)).astype(np.float32)
-    values[6], values[125, 1, 3], values[170, 0, 5] = 0.25, np.nan, 99
+    values[6], values[9, 1], values[125, 1, 3], values[170, 0, 5] = 0.25, -1, np.nan, 99  # 9: one dead channel of two
     rule = ColumnRule(kind="tensor", dtype="float32", shape=(2, 30), min=-9, max=9, parts=("ax", "ay"))
     target = DIGITS.columns["digit"]
     promised = DIGITS.model_copy(update={"columns": {"series": rule, "digit": target}})
@@ -291,7 +291,7 @@ def test_series_that_are_no_series(tmp_path):
     whole = cut(pa.table({"series": pa.FixedShapeTensorArray.from_numpy_ndarray(values), "digit": labels}))
     found = validate(Data(promised.spec("d", "classification"), whole), promised, tmp_path / "docs").failures
     assert {(f.rule, f.split, f.rows) for f in found} == {
-        ("series of one value", "train", (6,)),
+        ("series with a channel of one value", "train", (6, 9)),
         ("elements that are no number", "val", (5,)),
         ("range", "test", (10,)),
     }
@@ -299,6 +299,22 @@ def test_series_that_are_no_series(tmp_path):
         update={"columns": promised.columns | {"series": rule.model_copy(update={"shape": (2, 31)})}}
     )
     assert failures(whole, longer, tmp_path)["series", "tensor shape"].detail == "got '(2, 30)', expected '(2, 31)'"
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"), [(30, {"series of one value"}), (7, set())], ids=["series", "a few counts"]
+)
+def test_series_without_a_side_for_channels_vary_unless_they_are_a_few_counts(tmp_path, steps, found):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(200, steps)).astype(np.float32)
+    values[6] = 0
+    rule = ColumnRule(kind="tensor", dtype="float32", shape=(steps,))
+    promised = DIGITS.model_copy(update={"columns": {"series": rule, "digit": DIGITS.columns["digit"]}})
+    labels = rng.choice(["0", "1"], 200).tolist()
+    whole = cut(pa.table({"series": pa.FixedShapeTensorArray.from_numpy_ndarray(values), "digit": labels}))
+    failed = validate(Data(promised.spec("d", "classification"), whole), promised, tmp_path / "docs").failures
+    assert {f.rule for f in failed} == found
+    assert all((f.split, f.rows) == ("train", (6,)) for f in failed)
 
 
 def test_tensors_of_another_shape_or_type_and_rows_without_one(digits, tmp_path):
