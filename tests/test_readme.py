@@ -1,8 +1,10 @@
-"""The README's tree names every source file, and none that is not there."""
+"""The README's tree names every source file, and none that is not there; docs/families.md has every family."""
 
 from __future__ import annotations
 
 import re
+
+from components.families import FAMILIES
 
 from .conftest import REPOSITORY
 
@@ -21,3 +23,8 @@ def test_the_tree_has_one_line_a_file() -> None:
         }
         assert {name for name in named if name.split("/")[0] == top} == there | {top}
     assert all((REPOSITORY / name).exists() for name in named)
+
+
+def test_each_family_has_a_section() -> None:
+    text = (REPOSITORY / "docs" / "families.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^## (.+)$", text, re.MULTILINE)) == set(FAMILIES)
