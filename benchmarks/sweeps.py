@@ -5,8 +5,8 @@ the project together, exit code. Exits with 1 if one misses a mark, fails, or ha
 
 Memory is the sum of proportional set sizes (a page that eight processes share counts once, not eight times), of
 resident set sizes where those cannot be read, twice a second. Counted are the run and all that came of it, also where
-the parent has gone since, and processes that name the project's .tidemill. End `tidemill up` first: of servers that were
-up before, only MLflow's does.
+the parent has gone since, and processes that name the project's .tidemill. End `tidemill up` first: of servers that
+were up before, only MLflow's does.
 """
 
 from __future__ import annotations
