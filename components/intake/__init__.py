@@ -100,7 +100,7 @@ class Table:
         return pa.RecordBatch.from_arrays(fitted, [c.name for c in self._present])
 
     def _read(self, rows: int) -> Iterator[Raw]:
-        if any(c.is_file for c in self.columns):
+        if any(c.is_file and c not in self.cells for c in self.columns):
             yield singles.read(self.file, self.columns[0], self.id, self.aside)
             return
         if not _is_parquet(self.file) and self.aside:
@@ -159,6 +159,7 @@ def open_file(file: Path, wanted: Wanted) -> Table:
         cells = _cells([c for c in inputs if c.name not in absent], names)
         _check_names(names, wanted, cells, file)
         faults = [f for c in cells if (f := columns.type_fault(c, schema.field(c.name).type))]
+        faults += [f"{c.name!r} is a tensor, or a csv for each row" for c in inputs if c.is_file and c not in cells]
         id_field = schema.field(name) if name in schema.names else None
     else:
         names, empty = csvs.header(file)

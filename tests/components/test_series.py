@@ -229,6 +229,23 @@ def test_a_table_that_holds_the_tensor_is_read_as_ever(tmp_path: Path) -> None:
     assert read(pieces(tmp_path / "in.parquet", WIDE)) == [[0, 1, 2], [3, 4, 5]]
 
 
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_table_that_holds_the_tensors_of_many_files_is_read_row_by_row(tmp_path: Path, aside: bool) -> None:
+    """So lie the test rows that a pipeline scores, whose series came in files."""
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(18, dtype=np.float32).reshape(3, 2, 3))
+    pq.write_table(pa.table({"id": ["x", "y", "z"], "series": tensors}), tmp_path / "in.parquet")
+    found = pieces(tmp_path / "in.parquet", FILES, aside)
+    assert read(found) == np.arange(18).reshape(-1, 3).tolist()
+    assert [i for piece in found for i in piece.ids.to_pylist()] == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_one_series_as_parquet_is_refused_with_what_is_read_instead(tmp_path: Path, aside: bool) -> None:
+    pd.DataFrame({"up": [1.0, 3, 5], "down": [2.0, 4, 6]}).to_parquet(tmp_path / "in.parquet")
+    with pytest.raises(BadInput, match="'series' is a tensor, or a csv for each row"):
+        pieces(tmp_path / "in.parquet", FILES, aside)
+
+
 def test_rows_with_gaps_or_words_are_set_aside_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("name,a,b,c\nx,1,2,3\ny,4,,6\nz,7,8,word\nw,NaN,1,1\nv,1,1\nu,9,9,9\n")
     found = pieces(tmp_path / "in.csv", WIDE, aside=True)
