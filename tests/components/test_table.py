@@ -494,7 +494,7 @@ FAULTS = [
     (
         "kind: number",
         "kind: numbr",
-        r"^expectations/mine\.yaml:26 columns\.age\.kind: got 'numbr', expected one of .*; did you mean 'number'\?",
+        r"^expectations/mine\.yaml:28 columns\.age\.kind: got 'numbr', expected one of .*; did you mean 'number'\?",
     ),
     ("    max: ", "    maks: ", r"columns\.age\.maks: got an unknown key; did you mean 'max'\?"),
     ("    missing: 0.", "    missing: 7.", r"columns\.age\.missing: got 7\.\d+, expected less than or equal to 1"),
