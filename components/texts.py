@@ -34,6 +34,7 @@ WORD = r"\w+(?:['’]\w+)*|[^\w\s]"  # a word with its apostrophes, or one other
 TEXT = (pa.string(), pa.large_string(), pa.string_view())
 PARALLEL = "TOKENIZERS_PARALLELISM"
 GRAMS = 200_000  # that are told apart at most
+AT_ONCE = 2048  # texts that are cut into tokens: what the library says of each is many times as large as its tokens
 PADDED = 8192  # tokens, padding included, that go through a net at once where nothing is learnt
 POOL = 32  # batches whose rows are sorted by length together: enough for little padding, few enough to stay random
 
@@ -92,10 +93,13 @@ class Vocabulary:
 
     def encode(self, texts: Sequence[str], end: bool = False) -> Tokens:
         """Each text's tokens; one without any gets UNKNOWN. With `end`, a long text keeps its last tokens."""
-        with _one_thread():
-            found = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         kept = slice(-self.longest, None) if end else slice(self.longest)
-        return Tokens.of([encoding.ids[kept] or [UNKNOWN] for encoding in found])
+        ids: list[list[int]] = []
+        with _one_thread():
+            for at in range(0, len(texts), AT_ONCE):
+                found = self.tokenizer.encode_batch_fast(list(texts[at : at + AT_ONCE]), add_special_tokens=False)
+                ids += [encoding.ids[kept] or [UNKNOWN] for encoding in found]
+        return Tokens.of(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, without the special ones."""
