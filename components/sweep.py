@@ -37,7 +37,8 @@ class Trial:
     """One configuration's training. `key` is the hash of `hyper`: its identity everywhere.
 
     `curve[i]` holds the metrics of epoch i + 1. `best_epoch` is the epoch (from 1) with the best val/objective
-    and `best` that value: the served weights are this epoch's, but for a Lesson's `whole`. `checkpoint` is where its last state lies.
+    and `best` that value: the served weights are this epoch's, but for a Lesson's `whole`. `checkpoint` is where its
+    last state lies.
     """
 
     key: str
