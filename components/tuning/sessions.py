@@ -194,6 +194,8 @@ def _ship(held: _Session, package: str) -> None:
 def _start(stack: contextlib.ExitStack) -> None:
     _clear_leftovers()
     options: dict[str, Any] = {}
+    later = _Later()
+    stack.callback(later.end)
     place = stack.enter_context(folder())
     if len(place) <= _LONGEST_FOLDER:
         options["_temp_dir"] = place
@@ -201,6 +203,7 @@ def _start(stack: contextlib.ExitStack) -> None:
     paths = [str(import_folder("components").parent)]
     stack.enter_context(_silence())
     stack.callback(_shut_down, place)
+    stack.callback(later.begin)
     os.environ.setdefault("RAY_AUTH_TOKEN", _token())
     with signals_kept():
         ray.init(
@@ -317,6 +320,25 @@ def _silence() -> Iterator[None]:
 def _token() -> str:
     """A local Ray listens on every interface, and obeys only who knows this. Ray reads it once in a process."""
     return secrets.token_hex(32)
+
+
+@dataclass
+class _Later:
+    """Between `begin` and `end` Ctrl-C and SIGTERM wait: what they cut short while a Ray is put away stays for good."""
+
+    before: dict[int, Any] = field(default_factory=dict)
+    came: list[int] = field(default_factory=list)
+
+    def begin(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other hears of them
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, lambda came, _: self.came.append(came))
+
+    def end(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        for number in self.came[:1]:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -147,3 +148,26 @@ def test_a_ray_that_was_interrupted_as_it_started_ends_too(tmp_path: Path, monke
         assert other.poll() is None, "what is not Ray's stays"
         other.kill()
         other.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_interrupted_while_ray_is_put_away_puts_it_away_first(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: os.kill(os.getpid(), number))
+    before = signal.signal(number, stop)
+    try:
+        with pytest.raises(Stopped), sessions.session():
+            assert len(list(tmp_path.glob(f"{sessions.FOLDER}*"))) == 1
+        assert not list(tmp_path.iterdir()) and signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
