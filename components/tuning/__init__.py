@@ -18,11 +18,13 @@ from ..sweep import Request, Trial, Watcher
 from . import configurations, execution
 from .archive import Archive
 from .configurations import Sampler
-from .course import Course, interrupt, listening
+from .course import Course, interrupt
 from .lease import Lease
 from .ledger import Ledger
+from .rays import require
 from .schedulers import scheduler
-from .sessions import require, session
+from .sessions import session
+from .signals import asking
 
 __all__ = ["interrupt", "require", "session", "sweep"]
 
@@ -60,7 +62,7 @@ def _learnt(archive: Archive, ledger: Ledger, lease: Lease, watcher: Watcher) ->
     course = Course(archive, lease, ledger, scheduler(request.search, sampler, ledger), watcher)
     course.begin()
     if course.left():
-        with listening():
+        with asking(interrupt):
             execution.run(course)
     if course.stopping:
         raise KeyboardInterrupt(course.stopping)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..contract import Metrics
 from ..errors import NoRoom
@@ -25,32 +22,6 @@ def interrupt(by: str = "SIGINT") -> None:
     """End all sweeps of this process: what is in flight is checkpointed, then each raises KeyboardInterrupt in its
     thread. For whoever catches Ctrl-C in the main thread while sweeps run in others."""
     _interrupts.append(by)
-
-
-@contextlib.contextmanager
-def listening() -> Iterator[None]:
-    """In the main thread, the first Ctrl-C or SIGTERM asks sweeps to stop; another does what it did before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def ask(number: int, _frame: object) -> None:
-        interrupt(signal.Signals(number).name)
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in numbers:
-        if before[number] not in (signal.SIG_DFL, signal.SIG_IGN, None):  # somebody wants to hear of it
-            signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        restore()
 
 
 class Course:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ from ray.tune.search import Searcher
 from .. import families
 from ..errors import ParamsError
 from ..params import Resources
-from . import segments, sessions
+from . import rays, segments, sessions, signals
 from .course import Course
 from .ledger import Segment
 from .segments import Lesson, Told
@@ -46,8 +47,8 @@ def run(course: Course) -> None:
     package = families.import_path(request.family).partition(".")[0].partition(":")[0]
     with contextlib.ExitStack() as stack:
         share = stack.enter_context(sessions.share(request.resources.cpus, package))
-        folder = stack.enter_context(sessions.folder())
-        stack.enter_context(sessions.signals_kept())
+        folder = stack.enter_context(rays.folder())
+        stack.enter_context(signals.put_back(signal.SIGTERM, signal.SIGUSR1))
         workers = _Workers(course, share, request.resources)
         _keep_secrets()
         workers.slots()  # raises before anything starts, if there can be none
@@ -87,7 +88,7 @@ def lesson(course: Course, share: Share, package: str) -> Lesson:
         storage=request.storage,
         checkpoint_every_s=request.checkpoint_every_s,
         token=course.lease.token,
-        folders=() if share.joined else (str(sessions.import_folder(package).parent),),
+        folders=() if share.joined else (str(rays.import_folder(package).parent),),
         environment=_for_storage() if share.joined else {},
     )
 

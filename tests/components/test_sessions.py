@@ -19,7 +19,7 @@ import pytest
 import ray
 
 from components.errors import ParamsError, Unreachable
-from components.tuning import sessions
+from components.tuning import rays, sessions
 
 
 @pytest.mark.parametrize(
@@ -98,20 +98,20 @@ def test_folders_of_killed_processes_go_at_the_next_start(tmp_path: Path, monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gone = subprocess.Popen(["true"])
     gone.wait()
-    dead, foreign = tmp_path / f"{sessions.FOLDER}{gone.pid}-abc", tmp_path / "another-1-abc"
+    dead, foreign = tmp_path / f"{rays.FOLDER}{gone.pid}-abc", tmp_path / "another-1-abc"
     (dead / "session").mkdir(parents=True)
     foreign.mkdir()
-    with sessions.folder() as mine:
-        sessions._clear_leftovers()
+    with rays.folder() as mine:
+        rays._clear_leftovers()
         assert not dead.exists() and foreign.exists() and Path(mine).exists()
     assert not Path(mine).exists()
 
 
 def test_packages_are_found_where_they_are_imported_from() -> None:
-    assert (sessions.import_folder("components") / "stages.py").is_file()
-    assert sessions.import_folder("this").name == "this.py"
+    assert (rays.import_folder("components") / "stages.py").is_file()
+    assert rays.import_folder("this").name == "this.py"
     with pytest.raises(ParamsError, match="cannot be imported"):
-        sessions.import_folder("no_such_package")
+        rays.import_folder("no_such_package")
 
 
 def test_rays_folder_goes_even_while_its_processes_still_write() -> None:
@@ -122,7 +122,7 @@ def test_rays_folder_goes_even_while_its_processes_still_write() -> None:
                 logs.mkdir(exist_ok=True)
                 (logs / str(time.monotonic_ns())).touch()
 
-    with sessions.folder() as mine:
+    with rays.folder() as mine:
         writers = [threading.Thread(target=write, args=(Path(mine) / f"logs-{n}",)) for n in range(4)]
         for writer in writers:
             writer.start()
@@ -135,7 +135,7 @@ def test_rays_folder_goes_even_while_its_processes_still_write() -> None:
 def test_a_ray_that_was_interrupted_as_it_started_ends_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ray.shutdown() does not know it, and its processes do not listen."""
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(sessions, "_ENDED_WITHIN_S", 0.1)
+    monkeypatch.setattr(rays, "_ENDED_WITHIN_S", 0.1)
     below = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(0, flush=True); time.sleep(60)"
     head = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}])"
     with subprocess.Popen([sys.executable, "-c", head, str(tmp_path)], stdout=subprocess.PIPE) as begun:
@@ -143,7 +143,7 @@ def test_a_ray_that_was_interrupted_as_it_started_ends_too(tmp_path: Path, monke
         begun.stdout.readline()
         processes = [psutil.Process(begun.pid), *psutil.Process(begun.pid).children()]
         other = subprocess.Popen(["sleep", "60"])
-        sessions._shut_down(str(tmp_path))
+        rays._shut_down(str(tmp_path))
         assert len(processes) == 2 and not any(each.is_running() for each in processes)
         assert other.poll() is None, "what is not Ray's stays"
         other.kill()
@@ -167,7 +167,36 @@ def test_who_is_interrupted_while_ray_is_put_away_puts_it_away_first(
     before = signal.signal(number, stop)
     try:
         with pytest.raises(Stopped), sessions.session():
-            assert len(list(tmp_path.glob(f"{sessions.FOLDER}*"))) == 1
+            assert len(list(tmp_path.glob(f"{rays.FOLDER}*"))) == 1
         assert not list(tmp_path.iterdir()) and signal.getsignal(number) is stop
     finally:
         signal.signal(number, before)
+
+
+def test_sigterm_as_ray_ends_is_heard_once_it_has() -> None:
+    """Ray's own handler, as it goes, leaves the signal to kill the process, which Python does not notice."""
+    program = """
+import os, signal
+import ray
+from components.tuning import sessions
+
+class Heard(Exception):
+    pass
+
+def hear(*_):
+    raise Heard
+
+def end():
+    ended()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+ended, ray.shutdown = ray.shutdown, end
+signal.signal(signal.SIGTERM, hear)
+try:
+    with sessions.session():
+        pass
+except Heard:
+    print("heard")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended.stderr

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from components.tuning import sessions
+from components.tuning import rays
 
 from ..conftest import REPOSITORY
 from ..warm import Forks
@@ -220,10 +220,10 @@ def _stop(world: World, name: str, draw: random.Random, number: int, code: int, 
         assert f"stopped; the same command goes on from here: tidemill run {name}" in run.text
         running = [row for row in world._mlflow(name)["runs"] if row[1] == "RUNNING"]
         assert not running, f"still RUNNING in MLflow: {running}"
-        rays = f"{sessions.FOLDER}{run.pid}-"
+        folder = f"{rays.FOLDER}{run.pid}-"
         lines = [" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
-        assert not [line for line in lines if rays in line], "Ray goes on"
-        assert not list(Path(tempfile.gettempdir()).glob(f"{rays}*")), "Ray's files are still there"
+        assert not [line for line in lines if folder in line], "Ray goes on"
+        assert not list(Path(tempfile.gettempdir()).glob(f"{folder}*")), "Ray's files are still there"
     return at
 
 
