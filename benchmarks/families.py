@@ -1,8 +1,8 @@
 """Every pipeline beside its rivals on the same rows, over several seeds: make benchmark, or
 python -m benchmarks.families [PIPELINE…]. Writes benchmarks/results.json and its twin results.md, misses included.
 
-A pipeline must have run: its winner's configuration is trained again with each seed, for as many epochs, and the best
-epoch on the val rows is held to the test rows, as in a sweep. Rows of pipelines that are not named stay as they were.
+A pipeline must have run: its winner is the first of the seeds. Its configuration is trained again with each other one,
+for as many epochs, and held to the test rows likewise. Rows of pipelines that are not named stay as they were.
 A row with folds is trained on all but one part of all rows, val rows among them, so the epoch is the winner's last.
 """
 
@@ -14,9 +14,8 @@ import multiprocessing
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +61,21 @@ class Outcome:
 
 
 class Trainings:
-    """Test metrics of trainings by their seeds, AT_ONCE at a time; each is done once, whoever asks for it."""
+    """Test metrics of trainings by a pool: those of all rows are begun at once, each once, whoever asks for it."""
 
-    def __init__(self) -> None:
-        self._done: dict[tuple[str, int, bool, int], Metrics] = {}
+    def __init__(self, pool: Executor, asked: Sequence[Row]) -> None:
+        self._begun: dict[tuple[str, int, bool, int], Future[Metrics]] = {}
+        for row in asked:
+            for pipeline in (row.pipeline, *row.beside):
+                for how in self._hows(pipeline, row):
+                    if how not in self._begun:
+                        self._begun[how] = pool.submit(learnt, *how)
 
     def __call__(self, pipeline: str, row: Row) -> list[Metrics]:
-        how = (pipeline, row.folds, row.new_users)
-        missing = [run for run in range(row.runs) if (*how, run) not in self._done]
-        if missing:
-            with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
-                found = pool.map(partial(learnt, *how), missing)
-                self._done |= {(*how, run): metrics for run, metrics in zip(missing, found, strict=True)}
-        return [self._done[(*how, run)] for run in range(row.runs)]
+        return [self._begun[how].result() for how in self._hows(pipeline, row)]
+
+    def _hows(self, pipeline: str, row: Row) -> list[tuple[str, int, bool, int]]:
+        return [(pipeline, row.folds, row.new_users, run) for run in range(row.runs)]
 
 
 def measured(group: Sequence[Row], trained: Trainings) -> Iterator[Outcome]:
@@ -146,9 +147,18 @@ def main() -> int:
         told.error(
             f"no row for {', '.join(sorted(strangers))}; there are {', '.join(sorted({r.pipeline for r in rows()}))}"
         )
+    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return 1 if _missed(chosen, Trainings(pool, chosen)) else 0
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _missed(chosen: Sequence[Row], trained: Trainings) -> int:
+    """Measure the rows and write down each pipeline's once they are there; how many miss or cannot be measured."""
     file = HERE / "results.json"
     kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    missed, trained = 0, Trainings()
+    missed = 0
     for pipeline in dict.fromkeys(row.pipeline for row in chosen):
         try:
             outcomes = list(measured([row for row in chosen if row.pipeline == pipeline], trained))
@@ -158,11 +168,11 @@ def main() -> int:
             continue
         for outcome in outcomes:
             verdict = f"missed: {', '.join(outcome.misses)}" if outcome.misses else "met"
-            print(f"{pipeline:20} {outcome.row.metric:20} {_mean(outcome.ours)}  {verdict}")
+            print(f"{pipeline:20} {outcome.row.metric:20} {_mean(outcome.ours)}  {verdict}", flush=True)
         kept = [one for one in kept if one["pipeline"] != pipeline] + [outcome.to_json() for outcome in outcomes]
         missed += sum(bool(outcome.misses) for outcome in outcomes)
         write(kept)
-    return 1 if missed else 0
+    return missed
 
 
 if __name__ == "__main__":

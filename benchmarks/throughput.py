@@ -172,7 +172,7 @@ def recommender(net: Any, data: Data) -> Plain:
 
 def writer(net: Any, data: Data) -> Plain:
     """Texts of any length meet in a batch."""
-    train, val = (writing.pairs(data.spec, data.splits[split], net.known) for split in ("train", "val"))
+    train, val = (writing.pairs(data.spec, data.splits[split], net.known, net.settings) for split in ("train", "val"))
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         logits_BTV, ids_BT = net.logits(train, rows)

@@ -91,9 +91,11 @@ class Vocabulary:
         # A text that has "<end>" in it means these five signs. It is not kept in the tokenizer's JSON.
         self.tokenizer.encode_special_tokens = True
 
-    def encode(self, texts: Sequence[str], end: bool = False) -> Tokens:
-        """Each text's tokens; one without any gets UNKNOWN. With `end`, a long text keeps its last tokens."""
-        kept = slice(-self.longest, None) if end else slice(self.longest)
+    def encode(self, texts: Sequence[str], longest: int = 0, end: bool = False) -> Tokens:
+        """Each text's tokens, not more than `longest` if it is given; one without any gets UNKNOWN. With `end`, a long
+        text keeps its last tokens."""
+        most = min(longest or self.longest, self.longest)
+        kept = slice(-most, None) if end else slice(most)
         ids: list[list[int]] = []
         with _one_thread():
             for at in range(0, len(texts), AT_ONCE):

@@ -40,7 +40,10 @@ RANGES = (
     ("temperature", 0.0, 100.0),
     ("top_p", 0.0, 1.0),
     *((name, 1, math.inf) for name in ("judged", "tokens", "batch_rows", *SIZES)),
-    *((name, 0, math.inf) for name in ("top_k", "draw", "epoch_rows", "warmup", "horizon", "clip", "weight_decay")),
+    *(
+        (name, 0, math.inf)
+        for name in ("longest_source", "top_k", "draw", "epoch_rows", "warmup", "horizon", "clip", "weight_decay")
+    ),
     *((name, 0.0, 1.0) for name in ("dropout", "token_dropout", "label_smoothing")),
     ("average", 0.0, 0.999999),
 )
@@ -54,6 +57,7 @@ class Settings:
     source, target   how texts are cut: characters, words, or pieces of words (byte pair encoding)
     tokens           of a vocabulary at most
     longest          tokens of a source that are read, and of a target that are learnt or written
+    longest_source   tokens of a source that are read, if that is less; 0: `longest`
     read             of a longer source its "beginning" or its "end"
     warmup, horizon  epochs in which the learning rate rises, and after which it has fallen along a cosine; 0: it stays
     average          decay of the weights' running average
@@ -69,6 +73,7 @@ class Settings:
     target: str = "pieces"
     tokens: int = 4000
     longest: int = 128
+    longest_source: int = 0
     read: str = "beginning"
     lr: float = 2e-3
     weight_decay: float = 0.01
@@ -105,28 +110,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """Of sources and of targets; one and the same if both are cut alike. `end`: what is read of a long source."""
+    """Of sources and of targets; one and the same if both are cut alike."""
 
     source: Vocabulary
     target: Vocabulary
-    end: bool = False
 
     @property
     def shared(self) -> bool:
         return self.source is self.target
 
-    def read(self, sources: Sequence[str]) -> Tokens:
-        return self.source.encode(sources, self.end)
-
     def to_json(self) -> Json:
-        made = {"target": self.target.to_json(), "end": self.end}
-        return made | ({} if self.shared else {"source": self.source.to_json()})
+        return {"target": self.target.to_json()} | ({} if self.shared else {"source": self.source.to_json()})
 
     @classmethod
     def from_json(cls, value: Json) -> Vocabularies:
         target = Vocabulary.from_json(value["target"])
         source = Vocabulary.from_json(value["source"]) if "source" in value else target
-        return cls(source, target, value.get("end", False))  # models of before had no such setting
+        return cls(source, target)
 
 
 @dataclass(frozen=True)
@@ -147,19 +147,23 @@ def vocabularies(data: Data, settings: Settings) -> Vocabularies:
     def made(kind: str, of: Sequence[str]) -> Vocabulary:
         return VOCABULARIES[kind](of, settings.tokens, 1, settings.longest, lower=False)
 
-    end = settings.read == "end"
     if settings.source == settings.target:
         both = made(settings.target, [*read, *wanted])
-        return Vocabularies(both, both, end)
-    return Vocabularies(made(settings.source, read), made(settings.target, wanted), end)
+        return Vocabularies(both, both)
+    return Vocabularies(made(settings.source, read), made(settings.target, wanted))
 
 
-def pairs(spec: Spec, rows: Rows, known: Vocabularies) -> Pairs:
+def sources(read: Sequence[str], known: Vocabularies, settings: Settings) -> Tokens:
+    """Sources as they are read."""
+    return known.source.encode(read, settings.longest_source, settings.read == "end")
+
+
+def pairs(spec: Spec, rows: Rows, known: Vocabularies, settings: Settings) -> Pairs:
     """The rows as tokens. Raises DataError if a target is missing or empty."""
     read, wanted = _texts(spec, rows)
     target = known.target.encode(wanted)
     parts = torch.split(target.ids_T, target.lengths_N.tolist())
-    return Pairs(known.read(read), Tokens.of([[*part.tolist(), END] for part in parts]))
+    return Pairs(sources(read, known, settings), Tokens.of([[*part.tolist(), END] for part in parts]))
 
 
 def _texts(spec: Spec, rows: Rows) -> tuple[list[str], list[str]]:
@@ -202,7 +206,7 @@ class Writer(Protocol):
 
 def lesson(net: Any, data: Data, settings: Settings, objective: Objective) -> Lesson:
     """Teaches a Writer that is an nn.Module, on its device, by the targets of the training rows."""
-    train, val = (pairs(data.spec, data.splits[name], net.known) for name in ("train", "val"))
+    train, val = (pairs(data.spec, data.splits[name], net.known, settings) for name in ("train", "val"))
 
     def loss(rows_B: torch.Tensor) -> torch.Tensor:
         logits_BTV, ids_BT = net.logits(train, rows_B.cpu())
@@ -275,7 +279,7 @@ def _likelihood(net: Any, given: Pairs) -> dict[str, NDArray[Any]]:
 def judge(net: Any, data: Data, split: str) -> Outcomes:
     """Of all rows how likely their targets are; of some how near what the net writes is to them (wording.compared)."""
     rows = data.splits[split]
-    likely = _likelihood(net, pairs(data.spec, rows, net.known))
+    likely = _likelihood(net, pairs(data.spec, rows, net.known, net.settings))
     chosen, read, references = asked(data, split, net.settings.judged)
     found = wording.compared([text for text, _ in written(net, read)], references)
     return likely | wording.spread(found, chosen, len(rows))
@@ -301,7 +305,7 @@ def baseline(data: Data, split: str, settings: Settings) -> Metrics:
     """The trivial writer: tokens are as likely as they are common among the training targets, each once more than it is
     there; and what is written is the source itself."""
     known = vocabularies(data, settings)
-    train, given = (pairs(data.spec, data.splits[name], known).target for name in ("train", split))
+    train, given = (pairs(data.spec, data.splits[name], known, settings).target for name in ("train", split))
     count_V = 1 + torch.bincount(train.ids_T, minlength=known.target.size).double()
     nats_V = -(count_V / count_V.sum()).log()
     chosen, read, references = asked(data, split, settings.judged)
@@ -336,7 +340,7 @@ def written(net: Any, read: Sequence[str]) -> list[tuple[str, float]]:
     """The text written for each source, and its log-probability by token. A source that is there several times is
     written for once."""
     asked = sorted(set(read))
-    source, settings = net.known.read(asked), net.settings
+    source, settings = sources(asked, net.known, net.settings), net.settings
     found: dict[str, tuple[str, float]] = {}
     net.eval()
     for rows_B in texts.in_order(source.lengths_N, WRITING_ROWS):

@@ -28,7 +28,8 @@ class Row:
     beside   other pipelines on the same data, whose own values stand with the rivals'
     mark     what the mean over the seeds must reach
     above    rivals whose mean it must beat as well
-    seeds    how many trainings of the winner's configuration the mean is over; rivals get the same seeds
+    seeds    how many trainings of the winner's configuration the mean is over: the winner itself, and others. Rivals
+             get as many seeds
     folds    in place of seeds: all rows are cut into so many parts, each is the test rows once, the mean is over them
     new_users  of the folds: it is users who are cut into parts, so that the test rows' users are new
     """

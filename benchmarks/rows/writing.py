@@ -131,8 +131,8 @@ def fivegram(data: Data, seed: int) -> Figures:  # noqa: ARG001
     known = writing.vocabularies(data, settings)
     rows = data.splits["train"]
     turns_N = np.array([text.count("\n") for text in rows[data.spec.columns[0].name].to_pylist()])
-    train = events(writing.pairs(data.spec, rows, known), turns_N == 0)
-    test = events(writing.pairs(data.spec, data.splits["test"], known))
+    train = events(writing.pairs(data.spec, rows, known, settings), turns_N == 0)
+    test = events(writing.pairs(data.spec, data.splits["test"], known, settings))
     model = KneserNey.fitted(train, known.target.size)
     return {"Kneser–Ney 5-gram": {"perplexity": float(np.exp(-np.log(model.probabilities(test)).mean()))}}
 

@@ -228,7 +228,7 @@ class Seq2seq:
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The mean of what the encoder made of each token of the source."""
-        source = net.known.read(texts.read(net.spec, batch))
+        source = writing.sources(texts.read(net.spec, batch), net.known, net.settings)
         x_ND = torch.zeros(len(source), 2 * net.settings.width)
         for rows_B in texts.in_order(source.lengths_N, writing.JUDGING_ROWS):
             memory_BSD = net.begin(source, rows_B)["memory"]  # 0 at padding

@@ -224,7 +224,7 @@ class Transformer:
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The mean of what the encoder, or the one stack, makes of each token of the source."""
-        source = net.known.read(texts.read(net.spec, batch))
+        source = writing.sources(texts.read(net.spec, batch), net.known, net.settings)
         x_ND = torch.zeros(len(source), net.settings.width)
         for rows_B in texts.in_order(source.lengths_N, writing.JUDGING_ROWS):
             x_BSD, _ = net.read(source, rows_B)

@@ -65,15 +65,17 @@ class RowShare(OverAllRows, ABC):
     def offending(self, rows: pd.DataFrame) -> NDArray[np.bool_]: ...
 
     def judge(self, rows: pd.DataFrame) -> dict[str, Any]:
-        return self.held(rows, self.offending(rows))
+        return held(rows, self.offending(rows), self.share)
 
-    def held(self, rows: pd.DataFrame, offending: NDArray[np.bool_]) -> dict[str, Any]:
-        splits = rows[SPLIT].to_numpy()
-        shares = {s: float(offending[splits == s].mean()) for s in SPLITS if (splits == s).any()}
-        over = [s for s, share in shares.items() if share > self.share]
-        observed = ", ".join(f"{percent(share)} of {s}" for s, share in shares.items() if share) or "none"
-        named = _named(rows, offending & np.isin(splits, over))
-        return {"success": not over, "result": {"observed_value": observed, **named}}
+
+def held(rows: pd.DataFrame, offending: NDArray[np.bool_], most: float) -> dict[str, Any]:
+    """Whether of no split more than the share `most` offends."""
+    splits = rows[SPLIT].to_numpy()
+    shares = {s: float(offending[splits == s].mean()) for s in SPLITS if (splits == s).any()}
+    over = [s for s, share in shares.items() if share > most]
+    observed = ", ".join(f"{percent(share)} of {s}" for s, share in shares.items() if share) or "none"
+    named = _named(rows, offending & np.isin(splits, over))
+    return {"success": not over, "result": {"observed_value": observed, **named}}
 
 
 class ExpectColumnMissingShareToBeAtMost(RowShare):
@@ -114,19 +116,17 @@ class ExpectTextShareToBeAtMost(RowShare):
         return marked
 
 
-class ExpectTextsToDifferAcrossSplits(RowShare):
+class ExpectTextsToDifferAcrossSplits(OverAllRows):
     """At most `share` of the texts of any split are alike (alike.py) to one of an earlier split."""
 
     column: str
+    share: float = 0.0
     success_keys: ClassVar[tuple[str, ...]] = ("share", "column")
-
-    def offending(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
-        return self._others(rows) >= 0
 
     def judge(self, rows: pd.DataFrame) -> dict[str, Any]:
         """With one pair to look at, of a split that has too many if there is one."""
         others = self._others(rows)
-        judged = self.held(rows, others >= 0)
+        judged = held(rows, others >= 0, self.share)
         named = judged["result"]["partial_unexpected_index_list"] or np.flatnonzero(others >= 0)[:1].tolist()
         if named:
             pair = " is like ".join(self._quoted(rows.loc[at]) for at in (named[0], others[named[0]]))

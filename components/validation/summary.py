@@ -133,9 +133,10 @@ def _describe_block(elements_NE: NDArray[Any], missing_N: NDArray[np.bool_], cha
     """N rows of E elements, channel after channel."""
     rows_NE = np.ascontiguousarray(elements_NE)
     digests = [hashlib.blake2b(row, digest_size=16).hexdigest() for row in rows_NE]
-    smallest, largest, nan = extent(rows_NE).values()
-    low, high, _ = extent(rows_NE.reshape(len(rows_NE) * channels, -1)).values()
-    flat_N = (low == high).reshape(-1, channels).sum(axis=1)
+    channel = extent(rows_NE.reshape(len(rows_NE) * channels, -1)).values()
+    low_NC, high_NC, nan_NC = (each.reshape(-1, channels) for each in channel)
+    smallest, largest, nan = np.fmin.reduce(low_NC, axis=1), np.fmax.reduce(high_NC, axis=1), nan_NC.sum(axis=1)
+    flat_N = (low_NC == high_NC).sum(axis=1)
     return {
         "": np.where(missing_N, np.array(None), np.array(digests, object)),
         ".min": np.where(missing_N, np.nan, smallest),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from contextlib import nullcontext
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,8 @@ from benchmarks.rows import Figures, Row, rows
 from benchmarks.rows.starters import plain
 from components import params
 from components.contract import Data
+from components.errors import TidemillError
+from components.families import family as families_of
 from components.workspace import Workspace
 from tests.components.cases import images
 from tests.conftest import REPOSITORY
@@ -93,8 +97,19 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool, int]]
     monkeypatch.setattr(families, "facts", lambda _: {})
     monkeypatch.setattr(families, "data_of", lambda _: images("classification"))
     monkeypatch.setattr(families, "learnt", learnt)
-    monkeypatch.setattr(families, "ProcessPoolExecutor", lambda *_: nullcontext(SimpleNamespace(map=map)))
     return asked
+
+
+class Here(Executor):
+    """Does at once what it is asked for."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except TidemillError as error:
+            done.set_exception(error)
+        return done
 
 
 def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, int, bool, int]]) -> None:
@@ -104,15 +119,12 @@ def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, i
         calls.append((seed, data.splits["test"].num_rows))
         return {"luck": {"accuracy": seed / 100, "loss": 2.0}}
 
-    found = families.measured(
-        [
-            Row("a", "accuracy", "max", rivals, seeds=2),
-            Row("a", "loss", "min", rivals, above=("luck",), seeds=2),
-            Row("a", "accuracy", "max", rivals, folds=3),
-        ],
-        families.Trainings(),
-    )
-    first, second, third = found
+    asked = [
+        Row("a", "accuracy", "max", rivals, seeds=2),
+        Row("a", "loss", "min", rivals, above=("luck",), seeds=2),
+        Row("a", "accuracy", "max", rivals, folds=3),
+    ]
+    first, second, third = families.measured(asked, families.Trainings(Here(), asked))
     assert calls == [(0, 72), (1, 72), (0, 120), (1, 120), (2, 120)]
     assert first.ours == [0.5, 0.6] and first.rivals == {"luck": [0.0, 0.01]}
     assert second.ours == [1.0, 1.0] and second.rivals == {"luck": [2.0, 2.0]} and second.misses == []
@@ -121,8 +133,8 @@ def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, i
 
 
 def test_another_pipeline_stands_beside_and_is_trained_once(trained: list[tuple[str, int, bool, int]]) -> None:
-    done = families.Trainings()
     rows_ = [Row(name, "accuracy", "max", beside=(other,), seeds=2) for name, other in (("a", "b"), ("b", "a"))]
+    done = families.Trainings(Here(), rows_)
     (one,), (two,) = (list(families.measured([row], done)) for row in rows_)
     assert (one.ours, one.rivals) == ([0.5, 0.6], {"b": [0.6, 0.7]})
     assert (two.ours, two.rivals) == ([0.6, 0.7], {"a": [0.5, 0.6]})
@@ -169,6 +181,46 @@ def test_new_users_are_trained_and_asked_apart(trained: list[tuple[str, int, boo
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(families, "data_of", lambda _: taste)
         rows_ = [Row("a", "accuracy", "max", rivals, folds=2, new_users=new) for new in (False, True)]
-        assert len(list(families.measured(rows_, families.Trainings()))) == 2
+        assert len(list(families.measured(rows_, families.Trainings(Here(), rows_)))) == 2
     assert asked == [60, 60, 30, 30]
     assert trained == [("a", 2, new, fold) for new in (False, True) for fold in (0, 1)]
+
+
+def test_the_winner_is_the_first_of_the_seeds_and_trains_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"metrics": {"test/accuracy": 0.75, "val/accuracy": 0.8, "best_epoch": 3.0}}
+    monkeypatch.setattr(trained_again, "resolved", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(trained_again, "facts", lambda _: told)
+    assert trained_again.learnt("a", 0, False, 0) == {"test/accuracy": 0.75}
+
+
+def test_another_seed_trains_the_winner_s_configuration_and_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, family = images("classification"), families_of("mlp")
+    told = {"hyper": {"width": 8, "depth": 1}, "winner": {"epochs": 2}}
+    asked = SimpleNamespace(
+        family=family, block=SimpleNamespace(settings={}), project=SimpleNamespace(params=SimpleNamespace(seed=7))
+    )
+    monkeypatch.setattr(trained_again, "resolved", lambda _: asked)
+    monkeypatch.setattr(trained_again, "facts", lambda _: told)
+    monkeypatch.setattr(trained_again, "data_of", lambda _: data)
+    *_, last = itertools.islice(family.fit(data, told["hyper"], 9, None), 2)
+    net = family.load(data.spec, told["hyper"], last.state().served())
+    assert trained_again.learnt("a", 0, False, 2) == family.measure(data.spec, family.judge(net, data, "test"), "test")
+
+
+def test_a_pipeline_that_has_not_run_does_not_keep_the_others_from_being_measured(
+    trained: list[tuple[str, int, bool, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def absent(asked: Any) -> dict[str, Any]:
+        if asked.name == "b":
+            raise TidemillError("b has not been trained")
+        return {}
+
+    monkeypatch.setattr(families, "HERE", tmp_path)
+    monkeypatch.setattr(families, "facts", absent)
+    rows_ = [Row(name, "accuracy", "max", seeds=2) for name in ("b", "a")]
+    assert families._missed(rows_, families.Trainings(Here(), rows_)) == 1
+    assert "b has not been trained" in capsys.readouterr().err
+    assert [one["pipeline"] for one in json.loads((tmp_path / "results.json").read_text())] == ["a"]

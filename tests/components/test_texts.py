@@ -95,6 +95,7 @@ def test_a_long_text_may_keep_its_end() -> None:
     said = "the film was long " * 50
     whole = Vocabulary(made("words").tokenizer, 1000).encode([said]).ids_T
     assert torch.equal(made("words").encode([said]).ids_T, whole[:64])
+    assert torch.equal(made("words").encode([said], 9).ids_T, whole[:9])
     assert torch.equal(made("words").encode([said], end=True).ids_T, whole[-64:])
 
 

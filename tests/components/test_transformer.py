@@ -221,7 +221,7 @@ def test_empty_missing_and_strange_texts_become_texts(net: str) -> None:
 @pytest.mark.parametrize("both", [False, True])
 def test_it_says_how_many_tokens_it_learns_of_each_row(net: str, both: bool) -> None:
     made = begun(net, both=both)
-    pairs = writing.pairs(DATA.spec, DATA.splits["train"], made.known)
+    pairs = writing.pairs(DATA.spec, DATA.splits["train"], made.known, made.settings)
     for training in (True, False):
         _, ids_BT = made.train(training).logits(pairs, torch.arange(9))
         same = (ids_BT != PAD).sum(1).equal(made.learnt(pairs)[:9])

@@ -98,7 +98,7 @@ def test_vocabularies_are_of_the_training_rows_and_keep_capitals() -> None:
 def test_pairs_are_tokens_and_each_target_ends() -> None:
     data = said()
     known = writing.vocabularies(data, SPELT)
-    pairs = writing.pairs(data.spec, data.splits["train"], known)
+    pairs = writing.pairs(data.spec, data.splits["train"], known, SPELT)
     ids_BT, lengths_B = pairs.target.padded(torch.arange(6))
     assert len(pairs) == 6 and lengths_B.tolist() == [4, 2, 4, 3, 2, 4]
     assert all(int(ids_T[length - 1]) == END for ids_T, length in zip(ids_BT, lengths_B, strict=True))
@@ -109,26 +109,28 @@ def test_pairs_are_tokens_and_each_target_ends() -> None:
 def test_what_stands_beyond_the_longest_is_neither_read_nor_learnt() -> None:
     data = said({"spelling": ["abcdef", "ab"], "sound": ["A B C D E F", "A B"]})
     settings = Settings(source="characters", target="words", longest=3)
-    pairs = writing.pairs(data.spec, data.splits["val"], writing.vocabularies(data, settings))
+    pairs = writing.pairs(data.spec, data.splits["val"], writing.vocabularies(data, settings), settings)
     assert pairs.source.lengths_N.tolist() == [3, 2] and pairs.target.lengths_N.tolist() == [4, 3]
     assert (pairs.target.ids_T[pairs.target.starts_N + pairs.target.lengths_N - 1] == END).all()
 
 
-def test_of_a_long_source_the_end_is_read_if_asked() -> None:
+@pytest.mark.parametrize(
+    ("more", "read"), [({"read": "end"}, ["cdef", "ab"]), ({"longest_source": 2, "read": "end"}, ["ef", "ab"])]
+)
+def test_of_a_long_source_the_end_is_read_if_asked_and_less_than_is_written(
+    more: dict[str, Any], read: list[str]
+) -> None:
     data = said({"spelling": ["abcdef", "ab"], "sound": ["A B C D E F", "A B"]})
-    known = writing.vocabularies(data, Settings(source="characters", target="words", longest=3, read="end"))
-    for each in (known, Vocabularies.from_json(known.to_json())):
-        pairs = writing.pairs(data.spec, data.splits["val"], each)
-        assert [each.source.decode(pairs.source.padded(torch.tensor([at]))[0][0].tolist()) for at in (0, 1)] == [
-            "def",
-            "ab",
-        ]
-        assert each.target.decode(pairs.target.padded(torch.tensor([0]))[0][0].tolist()) == "A B C"
+    settings = Settings(source="characters", target="words", longest=4, **more)
+    known = writing.vocabularies(data, settings)
+    pairs = writing.pairs(data.spec, data.splits["val"], known, settings)
+    assert [known.source.decode(pairs.source.padded(torch.tensor([at]))[0][0].tolist()) for at in (0, 1)] == read
+    assert known.target.decode(pairs.target.padded(torch.tensor([0]))[0][0].tolist()) == "A B C D"
 
 
 def test_empty_sources_are_read_as_unknown_and_missing_targets_are_refused() -> None:
     data = said({"spelling": ["", None, "a"], "sound": ["A", "A", "A"]})
-    pairs = writing.pairs(data.spec, data.splits["train"], writing.vocabularies(data, SPELT))
+    pairs = writing.pairs(data.spec, data.splits["train"], writing.vocabularies(data, SPELT), SPELT)
     assert pairs.source.ids_T[:2].tolist() == [UNKNOWN, UNKNOWN]
     for wrong in ("", None):
         rows = said({"spelling": ["a", "b"], "sound": ["A", wrong]})
@@ -164,7 +166,7 @@ def test_else_an_epoch_is_every_row_once(epoch_rows: int) -> None:
 
 def test_batches_hold_rows_of_like_length() -> None:
     made, data = lesson(rewritten()), rewritten()
-    pairs = writing.pairs(data.spec, data.splits["train"], made.net.known)
+    pairs = writing.pairs(data.spec, data.splits["train"], made.net.known, made.net.settings)
     lengths_N = (pairs.source.lengths_N + pairs.target.lengths_N).numpy()
     spans = [np.ptp(lengths_N[rows]) for rows in made.batches(16)(np.random.default_rng(0))]
     assert np.mean(spans) < 0.5 * np.ptp(lengths_N)
@@ -184,7 +186,7 @@ def test_the_loss_is_of_each_token_and_of_no_padding() -> None:
     made = lesson(rewritten(), label_smoothing=0.0)
     with torch.no_grad():
         made.net.logits_V[END] = 3.0
-    pairs = writing.pairs(made.net.spec, rewritten().splits["train"], made.net.known)
+    pairs = writing.pairs(made.net.spec, rewritten().splits["train"], made.net.known, made.net.settings)
     rows_B = torch.arange(20)
     log_V = made.net.logits_V.detach().log_softmax(0)
     tokens = torch.cat([pairs.target.padded(rows_B[at : at + 1])[0][0] for at in range(20)])
@@ -232,7 +234,7 @@ def test_the_likelihood_is_of_all_rows_whichever_were_written_for() -> None:
     with torch.no_grad():
         net.logits_V.copy_(torch.randn(net.known.target.size, generator=torch.Generator().manual_seed(0)))
     outcomes = writing.judge(net, data, "val")
-    pairs = writing.pairs(data.spec, data.splits["val"], net.known)
+    pairs = writing.pairs(data.spec, data.splits["val"], net.known, net.settings)
     log_V = net.logits_V.detach().double().log_softmax(0)
     for at in range(0, 72, 9):
         ids_T = pairs.target.padded(torch.tensor([at]))[0][0]
