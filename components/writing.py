@@ -40,10 +40,9 @@ RANGES = (
     ("temperature", 0.0, 100.0),
     ("top_p", 0.0, 1.0),
     *((name, 1, math.inf) for name in ("judged", "tokens", "batch_rows", *SIZES)),
-    *(
-        (name, 0, math.inf)
-        for name in ("longest_source", "top_k", "draw", "epoch_rows", "warmup", "horizon", "clip", "weight_decay")
-    ),
+    ("order", 2, 8),
+    *((name, 0, math.inf) for name in ("longest_source", "grams", "top_k", "draw", "epoch_rows")),
+    *((name, 0, math.inf) for name in ("warmup", "horizon", "clip", "weight_decay")),
     *((name, 0.0, 1.0) for name in ("dropout", "token_dropout", "label_smoothing")),
     ("average", 0.0, 0.999999),
 )

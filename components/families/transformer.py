@@ -13,9 +13,12 @@ output's weights (Press & Wolf 2017), and the source's embeddings too where one 
 attention have no bias, and its weights no dropout, which would rule out fused kernels; tokens that are read, of source
 and target, may be hidden at random (Bowman et al. 2016, "Generating sentences from a continuous space"); AdamW with a
 cosine for Adam with an inverse root; and what is served is a running average of the weights, not the mean of the last
-checkpoints.
+checkpoints. With `grams` a token is read together with those before it: pairs, triples, … of up to `order` tokens have
+vectors of their own, which they share by a hash (Pagnoni et al. 2024, "Byte latent transformer", hash n-gram
+embeddings, there of bytes). They cost no multiplication, and tell a small net what it would be slow to learn.
 
-Legend: B rows of a batch, H hypotheses, S tokens of a source, T of a target, N of source and target, D width.
+Legend: B rows of a batch, H hypotheses, S tokens of a source, T of a target, N of source and target, D width, K tokens
+that stand before one.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ from ..training import learn
 from ..writing import Pairs, Vocabularies
 
 NETS = ("encoder-decoder", "decoder")
+_PRIME = 1_000_003  # where runs of tokens fall in the table is chance
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Settings(writing.Settings):
     dropout        of embeddings and of what each sublayer adds
     token_dropout  share of the tokens read that are hidden from a step
     both           whether a decoder learns to foretell the source's tokens too
+    grams, order   vectors for what a token and those before it are together, shared by all runs of 2 to `order` tokens
     """
 
     net: str = "encoder-decoder"
@@ -81,6 +86,8 @@ class Settings(writing.Settings):
     dropout: float = 0.1
     token_dropout: float = 0.0
     both: bool = False
+    grams: int = 0
+    order: int = 3
 
     @property
     def sizes(self) -> Sizes:
@@ -109,10 +116,13 @@ class Net(nn.Module):
         self.source = None if known.shared else nn.Embedding(known.source.size, settings.width)
         self.encoder = None if joined else Stack(settings.sizes, reads=False)
         self.decoder = Stack(settings.sizes, reads=not joined)
+        self.grams = nn.Embedding(settings.grams, settings.width) if settings.grams else None
         self.dropout = nn.Dropout(settings.dropout)
         for table in (self.target, self.source):
             if table is not None:
                 nn.init.normal_(table.weight, std=settings.width**-0.5)
+        if self.grams is not None:
+            nn.init.zeros_(self.grams.weight)
 
     def logits(self, pairs: Pairs, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ids_BT, _ = pairs.target.padded(rows_B)
@@ -147,14 +157,18 @@ class Net(nn.Module):
     def read(self, source: Tokens, rows_B: torch.Tensor) -> tuple[torch.Tensor, Cache]:
         """x_BSD of the sources, and what `step` goes on from: keys and values by layer, to be "read" or as the
         decoder's "own"; where the source is "there", and which tokens the decoder has "written" or read itself."""
-        ids_BS, _ = source.padded(rows_B)
+        ids_BS, lengths_B = source.padded(rows_B)
         there_BS = (ids_BS != PAD).to(self.target.weight.device)
         turn, x_BSD = self._turns(torch.arange(ids_BS.shape[1])[None]), self._embedded(ids_BS, source=True)
         if self.encoder is None:
             x_BSD, own = self.decoder(x_BSD, View(turn, causal=True))
-            return x_BSD, {**own, "written": there_BS}
+            last_BK = lengths_B[:, None] + torch.arange(self._before)
+            before_BK = functional.pad(ids_BS, (self._before, 0), value=PAD).gather(1, last_BK)
+            return x_BSD, {**own, "written": there_BS, "before": before_BK.to(there_BS.device)}
         x_BSD, _ = self.encoder(x_BSD, View(turn, own=sight(there_BS)))
-        return x_BSD, {**self.decoder.remembered(x_BSD, turn), "there": there_BS, "written": there_BS[:, :0]}
+        before_BK = torch.full((len(ids_BS), self._before), PAD, device=there_BS.device)
+        said = {"there": there_BS, "written": there_BS[:, :0], "before": before_BK}
+        return x_BSD, {**self.decoder.remembered(x_BSD, turn), **said}
 
     def begin(self, source: Tokens, rows_B: torch.Tensor) -> Cache:
         return self.read(source, rows_B)[1]
@@ -163,22 +177,45 @@ class Net(nn.Module):
         written_HT = functional.pad(cache["written"], (0, 1), value=True)
         turn = self._turns(written_HT.sum(1, keepdim=True) - 1)
         view = View(turn, own=sight(written_HT), source=sight(cache["there"]) if "there" in cache else None)
-        x_H1D, own = self.decoder(self._embedded(last_H[:, None]), view, cache)
-        return self._said(x_H1D[:, 0]), {**cache, **own, "written": written_HT}
+        x_H1D, own = self.decoder(self._embedded(last_H[:, None], before_BK=cache["before"]), view, cache)
+        before_HK = torch.cat([cache["before"], last_H[:, None]], 1)[:, 1:]
+        return self._said(x_H1D[:, 0]), {**cache, **own, "written": written_HT, "before": before_HK}
+
+    @property
+    def _before(self) -> int:
+        """K"""
+        return self.settings.order - 1
 
     def _turns(self, at_BT: torch.Tensor) -> torch.Tensor:
         return turns(at_BT.to(self.target.weight.device), self.settings.sizes)
 
-    def _embedded(self, ids_BT: torch.Tensor, source: bool = False) -> torch.Tensor:
+    def _embedded(
+        self, ids_BT: torch.Tensor, source: bool = False, before_BK: torch.Tensor | None = None
+    ) -> torch.Tensor:
         if self.training and self.settings.token_dropout:
             hidden_BT = (torch.rand(ids_BT.shape) < self.settings.token_dropout) & (ids_BT != PAD) & (ids_BT != START)
             ids_BT = ids_BT.masked_fill(hidden_BT, UNKNOWN)
         table = self.source if source and self.source is not None else self.target
-        x_BTD: torch.Tensor = self.dropout(table(ids_BT.to(table.weight.device)) * self.settings.width**0.5)
-        return x_BTD
+        ids_BT = ids_BT.to(table.weight.device)
+        x_BTD = table(ids_BT)
+        if self.grams is not None:
+            if before_BK is None:
+                before_BK = ids_BT.new_full((len(ids_BT), self._before), PAD)
+            for run_BT in runs(torch.cat([before_BK, ids_BT], 1), self._before):
+                x_BTD = x_BTD + self.grams(run_BT % self.settings.grams)
+        embedded_BTD: torch.Tensor = self.dropout(x_BTD * self.settings.width**0.5)
+        return embedded_BTD
 
     def _said(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return functional.linear(x_BTD, self.target.weight)
+
+
+def runs(ids_BN: torch.Tensor, before: int) -> Iterator[torch.Tensor]:
+    """A number for the pair, triple, … that ends with each token but the first `before`, which only stand before it."""
+    run_BT = ids_BN[:, before:]
+    for back in range(1, before + 1):
+        run_BT = run_BT * _PRIME + ids_BN[:, before - back : ids_BN.shape[1] - back]
+        yield run_BT
 
 
 class Transformer:

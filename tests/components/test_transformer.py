@@ -13,7 +13,7 @@ import torch
 from components import decoding, writing
 from components.attention import Sizes, Stack, View, sight, turns
 from components.errors import ParamsError
-from components.families.transformer import Net, Settings, Transformer
+from components.families.transformer import Net, Settings, Transformer, runs
 from components.texts import END, PAD, START, UNKNOWN, Tokens
 from components.writing import Pairs
 
@@ -51,6 +51,9 @@ CASES = [
 ]
 NETS = ("encoder-decoder", "decoder")
 each_net = pytest.mark.parametrize("net", NETS)
+each_reader = pytest.mark.parametrize(
+    ("net", "more"), [(net, more) for net in NETS for more in ({}, {"grams": 97}, {"grams": 97, "order": 2})]
+)
 APART = {"source": "characters", "target": "words"}  # which a decoder cannot have
 SOURCES = [[5, 6, 7], [8], [5, 9, 4, 6, 10, 11, 12], [6, 6]]
 TARGETS = [[5, 4, END], [6, 7, 8, 9, END], [END], [10, 10, 4, END]]
@@ -60,7 +63,10 @@ def begun(net: str, **changes: Any) -> Any:
     """A net that has learnt nothing, in evaluation mode."""
     torch.manual_seed(3)
     settings = Settings(**{**HEART, "net": net, **changes})
-    return Net(DATA.spec, writing.vocabularies(DATA, settings), settings).eval()
+    net_ = Net(DATA.spec, writing.vocabularies(DATA, settings), settings).eval()
+    if net_.grams is not None:
+        torch.nn.init.normal_(net_.grams.weight, std=0.3)  # it begins as if there were none
+    return net_
 
 
 def logits(net: Any, sources: list[list[int]], targets: list[list[int]]) -> list[torch.Tensor]:
@@ -82,17 +88,17 @@ def near(a: torch.Tensor, b: torch.Tensor) -> bool:
 # ── what a token sees ───────────────────────────────────────────────────────────────────────────────────
 
 
-@each_net
-def test_a_row_is_what_it_is_alone_whatever_it_is_padded_to(net: str) -> None:
-    made = begun(net)
+@each_reader
+def test_a_row_is_what_it_is_alone_whatever_it_is_padded_to(net: str, more: dict[str, Any]) -> None:
+    made = begun(net, **more)
     together = logits(made, SOURCES, TARGETS)
     for source, target, row_TV in zip(SOURCES, TARGETS, together, strict=True):
         assert near(row_TV, logits(made, [source], [target])[0])
 
 
-@each_net
-def test_a_token_sees_all_of_the_source_and_what_was_written_before_it_alone(net: str) -> None:
-    made = begun(net)
+@each_reader
+def test_a_token_sees_all_of_the_source_and_what_was_written_before_it_alone(net: str, more: dict[str, Any]) -> None:
+    made = begun(net, **more)
     before = logits(made, SOURCES, TARGETS)[1]
     later = logits(made, SOURCES, [TARGETS[0], [6, 7, 5, 9, END], *TARGETS[2:]])[1]
     assert near(later[:3], before[:3])
@@ -149,11 +155,11 @@ def test_attention_is_what_the_paper_says() -> None:
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@each_net
+@each_reader
 @torch.inference_mode()
-def test_step_by_step_it_says_what_it_was_taught_to_say(net: str) -> None:
+def test_step_by_step_it_says_what_it_was_taught_to_say(net: str, more: dict[str, Any]) -> None:
     """Rows of unlike length together; the cache is what the whole sequence was."""
-    made = begun(net)
+    made = begun(net, **more)
     wanted = logits(made, SOURCES, TARGETS)
     cache, last_H = made.begin(Tokens.of(SOURCES), torch.arange(4)), torch.full((4,), START)
     for at in range(5):
@@ -164,10 +170,10 @@ def test_step_by_step_it_says_what_it_was_taught_to_say(net: str) -> None:
         last_H = torch.tensor([target[at] if at < len(target) else PAD for target in TARGETS])
 
 
-@each_net
+@each_reader
 @torch.inference_mode()
-def test_a_cache_is_kept_doubled_and_turned_about_by_its_rows(net: str) -> None:
-    made = begun(net)
+def test_a_cache_is_kept_doubled_and_turned_about_by_its_rows(net: str, more: dict[str, Any]) -> None:
+    made = begun(net, **more)
     _, cache = made.step(torch.full((4,), START), made.begin(Tokens.of(SOURCES), torch.arange(4)))
     _, cache = made.step(torch.tensor([5, 6, 7, 8]), cache)
     assert {len(values) for values in cache.values()} == {4}
@@ -180,11 +186,11 @@ def test_a_cache_is_kept_doubled_and_turned_about_by_its_rows(net: str) -> None:
         assert torch.allclose(after_HV[at], alone[2], atol=1e-5)
 
 
-@each_net
+@each_reader
 @torch.inference_mode()
-def test_the_score_of_a_text_is_its_likelihood_however_many_beams_wrote_it(net: str) -> None:
+def test_the_score_of_a_text_is_its_likelihood_however_many_beams_wrote_it(net: str, more: dict[str, Any]) -> None:
     """Only if beams and finished rows take their caches along."""
-    made = begun(net)
+    made = begun(net, **more)
     for beams in (1, 4):
         found = decoding.beam(made, made.begin(Tokens.of(SOURCES), torch.arange(4)), beams, 6, 0.6)
         for source, text in zip(SOURCES, found, strict=True):
@@ -229,6 +235,25 @@ def test_it_says_how_many_tokens_it_learns_of_each_row(net: str, both: bool) -> 
 
 
 # ── settings ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_runs_of_tokens_that_differ_have_numbers_of_their_own() -> None:
+    ids_BN = torch.tensor([[PAD, PAD, 5, 6, 7, 6, 7], [PAD, 7, 5, 6, 7, 7, 6]])
+    pairs_BT, triples_BT = runs(ids_BN, 2)
+    assert pairs_BT.shape == triples_BT.shape == (2, 5)
+    assert pairs_BT[0, 2] == pairs_BT[0, 4] == pairs_BT[1, 2] and triples_BT[0, 2] == triples_BT[1, 2]
+    assert len({*pairs_BT.flatten().tolist()}) == len({(0, 5), (5, 6), (6, 7), (7, 6), (7, 5), (7, 7)})
+    assert len({*triples_BT.flatten().tolist()}) == 9
+
+
+@each_net
+def test_grams_begin_as_if_there_were_none_and_are_learnt(net: str) -> None:
+    hyper = {**HEART, "net": net, "lr": 5e-3, "grams": 97}
+    torch.manual_seed(3)
+    known = writing.vocabularies(DATA, Settings(**hyper))
+    assert not Net(DATA.spec, known, Settings(**hyper)).grams.weight.any()
+    epoch = next(Transformer().fit(DATA, hyper, 0))
+    assert Transformer().load(DATA.spec, hyper, epoch.state().served()).grams.weight.any(1).all()
 
 
 def test_one_table_of_embeddings_serves_all_that_is_of_one_vocabulary() -> None:
