@@ -66,13 +66,6 @@ def fetch(project: Project, names: Sequence[str]) -> None:
     versioning.fetch(project.workspace, project.params, wanted, project.say)
 
 
-def interrupt(by: str = "SIGINT") -> None:
-    """End the sweeps that run in other threads; what they have learnt is kept."""
-    from . import tuning
-
-    tuning.interrupt(by)
-
-
 def bury(project: Project) -> None:
     """Mark MLflow's runs of dead processes of this machine as killed: nobody else will."""
     from .tracking import census

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import holds, lineage, plan, receipts, versioning
+from . import holds, interrupts, lineage, plan, receipts, versioning
 from .contract import Json
 from .errors import TidemillError
 from .plan import Project, Resolved, Stage
@@ -34,7 +34,10 @@ class Work:
 
 
 def play(project: Project, name: str, stage: Stage, work: Callable[[Work], dict[str, Json]]) -> Receipt:
-    """Run `work` unless its key is finished; commit what it wrote, then leave the receipt."""
+    """Run `work` unless its key is finished; commit what it wrote, then leave the receipt.
+
+    Raises KeyboardInterrupt, and begins nothing, if this process was told to stop meanwhile.
+    """
     resolved = plan.resolve(project, name)
     before = _before(resolved, stage)
     inputs = plan.inputs(resolved, stage, before)
@@ -42,6 +45,7 @@ def play(project: Project, name: str, stage: Stage, work: Callable[[Work], dict[
     if receipt:
         project.say(f"{name} {stage}: unchanged ({why})")
         return receipt
+    interrupts.heed()
     project.say(f"{name} {stage}: started ({why})")
     started, key = time.monotonic(), receipts.key(inputs)
     old = receipts.read(resolved.workspace, name, stage)

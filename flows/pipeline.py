@@ -18,7 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from components import holds, partitions, results, scores, stages
+from components import holds, interrupts, partitions, results, scores, stages
 from components.contract import Json
 from components.errors import TidemillError, Unreachable
 from components.partitions import Partition
@@ -99,14 +99,19 @@ def pipeline(name: str, root: str = ".") -> None:
 @flow(name="pipelines", persist_result=False)
 def pipelines(names: list[str], root: str = ".") -> None:
     """Several pipelines at once. One that fails does not stop the others; the first error is raised at the end."""
-    with orphans.noted(Workspace(Path(root)), flow_run.id or ""), ThreadPoolExecutor(AT_ONCE) as pool:
-        # A copy of the context tells each subflow whose child it is.
-        started = [pool.submit(copy_context().run, pipeline, name, root) for name in names]
+    with (
+        interrupts.heeding(),
+        orphans.noted(Workspace(Path(root)), flow_run.id or ""),
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
         try:
+            # A copy of the context tells each subflow whose child it is.
+            started = [pool.submit(copy_context().run, pipeline, name, root) for name in names]
             wait(started)
-        except BaseException as stop:  # reaches the main thread alone; the sweeps in the others must hear of it
+        except BaseException as stop:  # reaches the main thread alone; what runs in the others must hear of it
             # For SIGTERM Prefect raises a signal of its own.
-            stages.interrupt("SIGINT" if isinstance(stop, KeyboardInterrupt) else "SIGTERM")
+            interrupts.interrupt("SIGINT" if isinstance(stop, KeyboardInterrupt) else "SIGTERM")
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
     for future in started:
         future.result()

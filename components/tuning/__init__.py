@@ -14,11 +14,12 @@ from pathlib import Path
 from .. import families
 from ..contract import Objective
 from ..errors import TrainingFailed
+from ..interrupts import interrupt
 from ..sweep import Request, Trial, Watcher
 from . import configurations, execution
 from .archive import Archive
 from .configurations import Sampler
-from .course import Course, interrupt
+from .course import Course
 from .lease import Lease
 from .ledger import Ledger
 from .rays import require
@@ -26,7 +27,7 @@ from .schedulers import scheduler
 from .sessions import session
 from .signals import asking
 
-__all__ = ["interrupt", "require", "session", "sweep"]
+__all__ = ["require", "session", "sweep"]
 
 
 def sweep(request: Request, watcher: Watcher, *, fresh: bool = False) -> list[Trial]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from .. import interrupts
 from ..contract import Metrics
 from ..errors import NoRoom
 from ..sweep import Trial, Watcher
@@ -15,13 +16,6 @@ from .schedulers import Scheduler
 from .segments import Told
 
 _STOP_WITHIN_S = 20.0  # an epoch that takes longer than this is lost when a sweep is stopped
-_interrupts: list[str] = []  # by what this process was interrupted
-
-
-def interrupt(by: str = "SIGINT") -> None:
-    """End all sweeps of this process: what is in flight is checkpointed, then each raises KeyboardInterrupt in its
-    thread. For whoever catches Ctrl-C in the main thread while sweeps run in others."""
-    _interrupts.append(by)
 
 
 class Course:
@@ -36,7 +30,7 @@ class Course:
         self._news: list[tuple[str, int, Sequence[Metrics]]] = []
         self._ended: set[str] = set()
         self._planned = 0
-        self._interrupts = len(_interrupts)
+        self._began = interrupts.began()
 
     def begin(self) -> None:
         """Tell what is planned, and what an earlier start has learnt already."""
@@ -102,7 +96,7 @@ class Course:
 
     def _heed_interrupts(self) -> None:
         """Ask the trials to stop; raise KeyboardInterrupt if they take too long, or at a second interrupt."""
-        told = _interrupts[self._interrupts :]
+        told = interrupts.told(self._began)
         if told and not self.stopping:
             self.stopping, self._stopping_since = told[0], time.monotonic()
             self.lease.stop()

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants
+from ray._private import auto_init_hook, ray_constants
 from ray.job_config import JobConfig
 
 from ..errors import ParamsError, TidemillError, Unreachable
@@ -34,6 +34,7 @@ _ENDED_WITHIN_S = 2.0  # Ray's processes, once they are told
 _GONE_WITHIN_S = 10.0  # what is left then goes at the next start
 _LONGEST_FOLDER = 40  # Ray adds up to 64 characters for its sockets, whose paths may have 107
 FOLDER = "tidemill-ray-"
+auto_init_hook.enable_auto_connect = False  # or a thread that outlives its session starts another Ray
 # Be quiet, write no files that nobody reads, leave Ctrl-C to us, be patient with a process that is used again.
 _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -23,11 +23,11 @@ import psutil
 import pytest
 import ray
 
-from components import checkpoints, tuning
+from components import checkpoints, interrupts, tuning
 from components.contract import Metrics, State
 from components.errors import Busy, ParamsError, TrainingFailed
 from components.sweep import Trial
-from components.tuning import configurations, course, execution
+from components.tuning import configurations, execution
 from components.tuning.archive import Archive
 from tests.families import toy
 
@@ -287,7 +287,7 @@ def test_an_interrupt_ends_sweeps_in_other_threads_with_all_in_flight_checkpoint
     thread = threading.Thread(target=run)
     thread.start()
     assert learnt.wait(60)
-    course.interrupt("SIGTERM")
+    interrupts.interrupt("SIGTERM")
     thread.join(timeout=30)
     assert not thread.is_alive()
     assert [error.args for error in raised] == [("SIGTERM",)]
@@ -297,6 +297,16 @@ def test_an_interrupt_ends_sweeps_in_other_threads_with_all_in_flight_checkpoint
         assert found is not None, "what was in flight is lost"
         assert found.record["curve"] == curve
     assert not (tmp_path / "lease.json").exists()
+
+
+def test_a_sweep_that_begins_after_its_flow_was_told_to_stop_learns_nothing(here: None, tmp_path: Path) -> None:
+    told = Listener()
+    with interrupts.heeding():
+        interrupts.interrupt("SIGTERM")
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            tuning.sweep(request(str(tmp_path)), told)
+    assert not told.curves
+    assert tuning.sweep(request(str(tmp_path)), told) and told.curves, "the next one does"
 
 
 def test_sweeps_may_begin_in_the_same_moment(here: None) -> None:

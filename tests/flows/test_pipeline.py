@@ -7,13 +7,14 @@ import contextlib
 import importlib.util
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components import results, scores, stages
+from components import interrupts, results, scores, stages
 from components.errors import BadInput, Busy, RegistryError, Unreachable, ValidationFailed
 from components.holds import working
 from components.workspace import Workspace
@@ -106,6 +107,31 @@ def test_pipelines_run_side_by_side(bare: types.ModuleType, tmp_path: Path, monk
     both = threading.Barrier(2, timeout=10)  # passes only if two stand at it at once
     monkeypatch.setattr(stages, "train", lambda _project, _name: both.wait())
     bare.pipelines(["one", "two"], str(tmp_path))
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, BaseException])  # Ctrl-C, and what Prefect makes of SIGTERM
+def test_told_to_stop_no_stage_and_no_pipeline_begins_any_more(
+    bare: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    played, validating, stopped = play(monkeypatch, {}), threading.Event(), threading.Event()
+
+    def validate(_project: Any, _name: str) -> None:
+        validating.set()
+        assert stopped.wait(10)
+        while not interrupts.told(interrupts.began()):
+            time.sleep(0.01)
+
+    def wait(_started: Any) -> None:
+        assert validating.wait(10)
+        stopped.set()
+        raise stop
+
+    monkeypatch.setattr(stages, "validate", validate)
+    monkeypatch.setattr(stages, "train", lambda *_: interrupts.heed())
+    vars(bare).update(wait=wait, AT_ONCE=1)
+    with pytest.raises(stop):
+        bare.pipelines(["one", "two"], str(tmp_path))
+    assert played == [("one", "fetch"), ("one", "settle")]
 
 
 def test_runs_of_one_pipeline_do_not_overlap(
