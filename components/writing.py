@@ -44,6 +44,7 @@ RANGES = (
     *((name, 0, math.inf) for name in ("longest_source", "grams", "top_k", "draw", "epoch_rows")),
     *((name, 0, math.inf) for name in ("warmup", "horizon", "clip", "weight_decay")),
     *((name, 0.0, 1.0) for name in ("dropout", "token_dropout", "label_smoothing")),
+    ("gram_dropout", 0.0, 0.999),
     ("average", 0.0, 0.999999),
 )
 OUTPUTS = pa.schema([("text", pa.string()), ("score", pa.float64())])

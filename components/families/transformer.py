@@ -74,6 +74,7 @@ class Settings(writing.Settings):
     token_dropout  share of the tokens read that are hidden from a step
     both           whether a decoder learns to foretell the source's tokens too
     grams, order   vectors for what a token and those before it are together, shared by all runs of 2 to `order` tokens
+    gram_dropout   share of these runs that are not seen in a step: rare ones are learnt by heart soon
     """
 
     net: str = "encoder-decoder"
@@ -88,6 +89,7 @@ class Settings(writing.Settings):
     both: bool = False
     grams: int = 0
     order: int = 3
+    gram_dropout: float = 0.0
 
     @property
     def sizes(self) -> Sizes:
@@ -202,9 +204,16 @@ class Net(nn.Module):
             if before_BK is None:
                 before_BK = ids_BT.new_full((len(ids_BT), self._before), PAD)
             for run_BT in runs(torch.cat([before_BK, ids_BT], 1), self._before):
-                x_BTD = x_BTD + self.grams(run_BT % self.settings.grams)
+                x_BTD = x_BTD + self._seen(self.grams(run_BT % self.settings.grams))
         embedded_BTD: torch.Tensor = self.dropout(x_BTD * self.settings.width**0.5)
         return embedded_BTD
+
+    def _seen(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        if not (self.training and self.settings.gram_dropout):
+            return x_BTD
+        share = 1 - self.settings.gram_dropout
+        seen_BT1 = (torch.rand(x_BTD.shape[:2]) < share)[:, :, None].to(x_BTD)
+        return x_BTD * seen_BT1 / share
 
     def _said(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return functional.linear(x_BTD, self.target.weight)

@@ -246,6 +246,15 @@ def test_runs_of_tokens_that_differ_have_numbers_of_their_own() -> None:
     assert len({*triples_BT.flatten().tolist()}) == 9
 
 
+def test_grams_are_left_out_at_random_to_learn_and_weigh_more_for_it() -> None:
+    net = begun("decoder", grams=97, gram_dropout=0.75)
+    x_BTD = torch.ones(40, 50, 2)
+    assert net._seen(x_BTD) is x_BTD
+    seen_BTD = net.train()._seen(x_BTD)
+    assert {*seen_BTD.flatten().tolist()} == {0.0, 4.0} and (seen_BTD[:, :, 0] == seen_BTD[:, :, 1]).all()
+    assert float(seen_BTD.mean()) == pytest.approx(1.0, abs=0.15)
+
+
 @each_net
 def test_grams_begin_as_if_there_were_none_and_are_learnt(net: str) -> None:
     hyper = {**HEART, "net": net, "lr": 5e-3, "grams": 97}
