@@ -214,8 +214,10 @@ def _stop(world: World, name: str, draw: random.Random, number: int, code: int, 
     run = _under_way(world, name, draw, most)
     at = time.monotonic()
     run.signal(number)
+    over = not run.alive() or f"{name} score: done" in run.text
     ended = run.wait()
-    if ended != 0:  # else it was over before
+    assert ended != 0 or over, f"it went on as if nobody had told it to stop:\n{run.text}"
+    if ended != 0:
         assert ended == code, run.text
         assert f"stopped; the same command goes on from here: tidemill run {name}" in run.text
         running = [row for row in world._mlflow(name)["runs"] if row[1] == "RUNNING"]
