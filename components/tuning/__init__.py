@@ -11,10 +11,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import families
+from .. import families, interrupts
 from ..contract import Objective
 from ..errors import TrainingFailed
-from ..interrupts import interrupt
 from ..sweep import Request, Trial, Watcher
 from . import configurations, execution
 from .archive import Archive
@@ -51,6 +50,7 @@ def sweep(request: Request, watcher: Watcher, *, fresh: bool = False) -> list[Tr
         if kept is not None:
             _tell_kept(kept, request, ledger.objective, watcher)
             return kept
+        interrupts.heed()
         return _learnt(archive, ledger, lease, watcher)
 
 
@@ -63,7 +63,7 @@ def _learnt(archive: Archive, ledger: Ledger, lease: Lease, watcher: Watcher) ->
     course = Course(archive, lease, ledger, scheduler(request.search, sampler, ledger), watcher)
     course.begin()
     if course.left():
-        with asking(interrupt):
+        with asking(interrupts.interrupt):
             execution.run(course)
     if course.stopping:
         raise KeyboardInterrupt(course.stopping)

@@ -93,7 +93,7 @@ def test_events_are_tokens_of_targets_after_what_was_said(settings: writing.Sett
     given = data({"one two three": "four", "five": "six one"}, {"one": "two"})
     known = writing.vocabularies(given, settings)
     number = {word: known.target.encode([word]).ids_T.item() for word in ("one", "two", "three", "four", "five", "six")}
-    found = rivals.events(writing.pairs(given.spec, given.splits["train"], known))
+    found = rivals.events(writing.pairs(given.spec, given.splits["train"], known, settings))
     first = [number["two"], number["three"], START]
     second = [number["five"], START]
     assert found.tolist() == [
@@ -103,7 +103,7 @@ def test_events_are_tokens_of_targets_after_what_was_said(settings: writing.Sett
         [PAD, *second, number["six"], number["one"]],
         [*second, number["six"], number["one"], END],
     ]
-    both = rivals.events(writing.pairs(given.spec, given.splits["train"], known), np.array([False, True]))
+    both = rivals.events(writing.pairs(given.spec, given.splits["train"], known, settings), np.array([False, True]))
     assert both.tolist() == [*found[:2].tolist(), [PAD] * 4 + [number["five"]], *found[2:].tolist()]
 
 

@@ -54,7 +54,7 @@ def taught(hyper: dict[str, Any], epochs: int = 1, data: Data = DATA) -> Net:
 
 
 def tokens(net: Net, split: str = "test") -> Pairs:
-    return writing.pairs(net.spec, DATA.splits[split], net.known)
+    return writing.pairs(net.spec, DATA.splits[split], net.known, net.settings)
 
 
 @pytest.fixture(scope="module")
