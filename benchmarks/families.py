@@ -64,12 +64,9 @@ class Trainings:
     """Test metrics of trainings by a pool: those of all rows are begun at once, each once, whoever asks for it."""
 
     def __init__(self, pool: Executor, asked: Sequence[Row]) -> None:
-        self._begun: dict[tuple[str, int, bool, int], Future[Metrics]] = {}
-        for row in asked:
-            for pipeline in (row.pipeline, *row.beside):
-                for how in self._hows(pipeline, row):
-                    if how not in self._begun:
-                        self._begun[how] = pool.submit(learnt, *how)
+        pairs = ((name, row) for row in asked for name in (row.pipeline, *row.beside))
+        hows = dict.fromkeys(how for name, row in pairs for how in self._hows(name, row))
+        self._begun: dict[tuple[str, int, bool, int], Future[Metrics]] = {h: pool.submit(learnt, *h) for h in hows}
 
     def __call__(self, pipeline: str, row: Row) -> list[Metrics]:
         return [self._begun[how].result() for how in self._hows(pipeline, row)]

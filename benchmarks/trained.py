@@ -39,8 +39,8 @@ def settings(pipeline: str) -> Any:
 
 
 def learnt(pipeline: str, folds: int, new_users: bool, run: int) -> Metrics:
-    """The test metrics of the winner for run 0, of its configuration trained with another seed for another; with folds,
-    trained on fold number `run`."""
+    """The test metrics of the winner's configuration. Run 0 is the winner itself, the others are trained with seeds of
+    their own; with folds, each run is trained on the fold of its number."""
     asked = resolved(pipeline)
     told = facts(asked)
     if not folds and not run:

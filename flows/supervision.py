@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from components import signals
 from components.errors import Busy, TidemillError
 
 from .processes import Process, last_lines
@@ -147,9 +148,7 @@ def stop_signals() -> Iterator[threading.Event]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: told.set()) for number in numbers}
-    try:
+    with signals.put_back(*numbers):
+        for number in numbers:
+            signal.signal(number, lambda *_: told.set())
         yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

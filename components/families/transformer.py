@@ -186,7 +186,7 @@ class Net(nn.Module):
     @property
     def _before(self) -> int:
         """K"""
-        return self.settings.order - 1
+        return self.settings.order - 1 if self.grams is not None else 0
 
     def _turns(self, at_BT: torch.Tensor) -> torch.Tensor:
         return turns(at_BT.to(self.target.weight.device), self.settings.sizes)
@@ -202,8 +202,10 @@ class Net(nn.Module):
         x_BTD = table(ids_BT)
         if self.grams is not None:
             if before_BK is None:
-                before_BK = ids_BT.new_full((len(ids_BT), self._before), PAD)
-            for run_BT in runs(torch.cat([before_BK, ids_BT], 1), self._before):
+                ids_BN = functional.pad(ids_BT, (self._before, 0), value=PAD)
+            else:
+                ids_BN = torch.cat([before_BK, ids_BT], 1)
+            for run_BT in runs(ids_BN, self._before):
                 x_BTD = x_BTD + self._seen(self.grams(run_BT % self.settings.grams))
         embedded_BTD: torch.Tensor = self.dropout(x_BTD * self.settings.width**0.5)
         return embedded_BTD

@@ -14,6 +14,7 @@ from pathlib import Path
 from .. import families, interrupts
 from ..contract import Objective
 from ..errors import TrainingFailed
+from ..signals import asking
 from ..sweep import Request, Trial, Watcher
 from . import configurations, execution
 from .archive import Archive
@@ -24,7 +25,6 @@ from .ledger import Ledger
 from .rays import require
 from .schedulers import scheduler
 from .sessions import session
-from .signals import asking
 
 __all__ = ["require", "session", "sweep"]
 

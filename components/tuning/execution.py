@@ -27,10 +27,10 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from .. import families
+from .. import families, signals
 from ..errors import ParamsError
 from ..params import Resources
-from . import rays, segments, sessions, signals
+from . import rays, segments, sessions
 from .course import Course
 from .ledger import Segment
 from .segments import Lesson, Told

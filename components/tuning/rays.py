@@ -25,9 +25,9 @@ import ray
 from ray._private import auto_init_hook, ray_constants
 from ray.job_config import JobConfig
 
+from .. import signals
 from ..errors import ParamsError, TidemillError, Unreachable
 from ..workspace import FORCED
-from . import signals
 
 _ANSWER_WITHIN_S = 3.0
 _ENDED_WITHIN_S = 2.0  # Ray's processes, once they are told

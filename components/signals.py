@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a sweep runs: who hears of them when. Only the main thread can say, and only it is told."""
+"""Ctrl-C, SIGTERM and other signals: who hears of them when. Only the main thread can say, and only it is told."""
 
 from __future__ import annotations
 
