@@ -9,6 +9,10 @@ import torch
 
 ENOUGH_STEPS = 20  # in an epoch
 
+# Mixed precision is where `autocast` says so. By itself cuDNN would round float32 to TensorFloat-32, and what a row
+# scores would hang on those beside it.
+torch.backends.cudnn.allow_tf32 = False
+
 
 def seeded(seed: int, epoch: int = 0) -> np.random.Generator:
     """Seed torch's global generators (dropout takes no other) and return numpy's, for one epoch (0: before the first).

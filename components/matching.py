@@ -271,7 +271,8 @@ class AutoRec(Matcher):
         places, lengths_B = rated.places(i_B), rated.lengths_U[i_B]
         q_BD, _ = self.of_items(i_B, self.x_IF[i_B], self.c_IC[i_B])
         u_P = rated.other_P[places]
-        q_PD = q_BD.repeat_interleave(lengths_B, 0)
+        # Not q_BD.repeat_interleave: what it sends back is added up in any order on a GPU.
+        q_PD = functional.embedding(torch.arange(len(i_B), device=i_B.device).repeat_interleave(lengths_B), q_BD)
         error_P = (self.decoder(u_P) * q_PD).sum(1) + self.user_bias(u_P)[:, 0] - rated.value_P[places]
         sizes = self.encoder.weight.square().sum() + self.decoder.weight.square().sum()
         loss: torch.Tensor = error_P.square().sum() / max(len(places), 1)

@@ -13,6 +13,7 @@ import torch
 
 from components.contract import SPLITS, Data
 from components.datasets import cartpole
+from components.devices import device
 from components.errors import BadInput, ParamsError
 from components.families.dqn import Dqn
 
@@ -43,7 +44,7 @@ def test_observations_are_scored_with_the_best_action_and_its_value(net: Any) ->
     rows = POLES.splits["test"].slice(0, 50).combine_chunks().to_batches()[0]
     out = Dqn().score(net, rows)
     with torch.inference_mode():
-        q_NA = net(torch.from_numpy(rows["observation"].to_numpy_ndarray().copy()))
+        q_NA = net(torch.from_numpy(rows["observation"].to_numpy_ndarray().copy()).to(device()))
     assert out["action"].to_pylist() == q_NA.argmax(1).tolist()
     assert out["value"].to_pylist() == q_NA.max(1).values.tolist()
 

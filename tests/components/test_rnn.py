@@ -62,7 +62,7 @@ def test_the_linear_model_begins_at_the_log_count_ratios() -> None:
     data = alike(text=said, target=["a", "a", "a", "b", "b", "b"])
     net = taught(data, {**HEART, "lr": 1e-12}, 1)
     fine = net.vocabulary.encode(["fine"]).ids_T
-    at = int(torch.searchsorted(net.gram_G, fine)[0])
+    at = int(torch.searchsorted(net.gram_G.cpu(), fine)[0])
     counts = np.array([[3 + 1, 1 + 1], [2 + 1, 1 + 1], [1 + 1, 1 + 1], [0 + 1, 3 + 1], [2 + 1, 0 + 1]], float)
     share = counts / counts.sum(0)  # of fine, day, sea, grey, and the pair "fine day", the only one there twice
     assert net.ratio_GK[at].tolist() == pytest.approx(

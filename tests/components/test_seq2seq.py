@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from components import decoding, writing
 from components.contract import Data
+from components.devices import device
 from components.errors import ParamsError
 from components.families.seq2seq import Net, Seq2seq, Settings
 from components.texts import END, PAD, START, UNKNOWN
@@ -84,7 +85,7 @@ def test_it_looks_at_the_whole_source_and_never_at_padding(case: Case, nets: dic
     assert (ids_BS == PAD).any()
     with torch.inference_mode():
         cache = net.begin(source, rows_B)
-        weights_BTS = net.weights(torch.randn(40, 3, 2 * net.settings.width), cache)
+        weights_BTS = net.weights(torch.randn(40, 3, 2 * net.settings.width, device=device()), cache).cpu()
     there_BTS = (ids_BS != PAD)[:, None].expand_as(weights_BTS)
     assert (weights_BTS[~there_BTS] == 0).all() and (weights_BTS[there_BTS] > 0).all()
     torch.testing.assert_close(weights_BTS.sum(2), torch.ones(40, 3))
@@ -173,7 +174,7 @@ def test_codes_are_the_mean_over_a_source_without_its_padding() -> None:
     for text, code_D in zip(texts, codes_ND, strict=True):
         with torch.inference_mode():
             memory = net.begin(net.known.source.encode([text]), torch.tensor([0]))["memory"]
-        np.testing.assert_allclose(code_D, memory[0].mean(0).numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(code_D, memory[0].mean(0).cpu().numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_empty_missing_and_strange_texts_get_a_text() -> None:
