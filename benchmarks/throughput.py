@@ -228,7 +228,7 @@ def lesson_of(family: Family[Any], data: Data) -> Lesson:
 def steps_of(lesson: Lesson) -> int:
     """Of an epoch."""
     if lesson.batches:
-        return len(lesson.batches(lesson.batch_rows)(np.random.default_rng(0)))
+        return len(lesson.batches(lesson.batch_rows)(np.random.default_rng(0), 1))
     return max(1, round(lesson.rows / lesson.batch_rows))
 
 

@@ -29,9 +29,8 @@ def pack(parts: Parts, scalars: Mapping[str, Json] = NOTHING, tensors: Mapping[s
             packed |= {f"{name}/{key}": _copied(value) for key, value in part.state_dict().items()}
         elif isinstance(part, torch.optim.Optimizer):
             for index, moments in part.state_dict()["state"].items():
-                packed |= {
-                    f"{name}/{index}/{key}": _copied(value) for key, value in moments.items() if value is not None
-                }
+                known = {key: torch.as_tensor(value) for key, value in moments.items() if value is not None}
+                packed |= {f"{name}/{index}/{key}": _copied(value) for key, value in known.items()}
         else:
             rest[name] = part.state_dict()
     return State(packed, rest)
@@ -64,7 +63,9 @@ def _unpack_optimizer(optimizer: torch.optim.Optimizer, under: Mapping[str, torc
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     for parameter, own in optimizer.state.items():
         for key, value in own.items():
-            if key != "step" and value.shape == parameter.shape:
+            if key == "step":  # SparseAdam's is a number, and powers of it are to have all their bits
+                own[key] = value if value.is_floating_point() else int(value)
+            elif value.shape == parameter.shape:
                 # In the parameter's memory layout: fused steps go wrong, silently, with another.
                 own[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 

@@ -258,7 +258,7 @@ def log_count_ratios(
     return gram_G, torch.from_numpy(ratio_GK)
 
 
-def buckets(lengths_N: NDArray[np.int64], batch_rows: int) -> Callable[[np.random.Generator], list[Ids]]:
+def buckets(lengths_N: NDArray[np.int64], batch_rows: int) -> Callable[[np.random.Generator, int], list[Ids]]:
     """For Lesson.batches: every row once, about `batch_rows` in a batch, rows of like length together.
 
     Which rows meet, and the order of the batches, are drawn anew from each epoch's generator. A row is moved past at
@@ -267,7 +267,7 @@ def buckets(lengths_N: NDArray[np.int64], batch_rows: int) -> Callable[[np.rando
     rows = len(lengths_N)
     count = max(1, round(rows / batch_rows))
 
-    def drawn(generator: np.random.Generator) -> list[Ids]:
+    def drawn(generator: np.random.Generator, _: int) -> list[Ids]:
         order, made = generator.permutation(rows), []
         for pool in np.array_split(order, max(1, round(count / POOL))):
             ordered = pool[np.argsort(lengths_N[pool], kind="stable")]

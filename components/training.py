@@ -52,6 +52,14 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
 
 
+def parted(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """A net's weights, and those of embeddings whose gradients name the few rows that a batch has touched
+    (nn.Embedding(sparse=True)): a step through all of a large table would take longer than the rest of it."""
+    tables = {part.weight for part in net.modules() if isinstance(part, nn.Embedding) and part.sparse}
+    weights = list(net.parameters())
+    return [weight for weight in weights if weight not in tables], [weight for weight in weights if weight in tables]
+
+
 def constant(_: float) -> float:
     return 1.0
 
@@ -67,7 +75,7 @@ def cosine(horizon_epochs: float, floor: float = 0.02) -> Callable[[float], floa
     return factor
 
 
-Drawing: TypeAlias = Callable[[np.random.Generator], Sequence[NDArray[np.int64]]]
+Drawing: TypeAlias = Callable[[np.random.Generator, int], Sequence[NDArray[np.int64]]]
 
 
 @dataclass(frozen=True)
@@ -79,12 +87,14 @@ class Lesson:
     weight_N   what each row counts in that mean (its tokens, say), whole numbers; None: all the same
     evaluate   metrics of a net in evaluation mode on the val split, val/<objective> among them
     fitted     what a net needs beside its weights to serve (scalars["model"]), asked at each best epoch
+    sparse     the optimiser of sparse weights (`parted`), if there are any. They are not clipped: Adam steps as far for a
+               small gradient as for a large one
     clip       highest norm of the gradient; 0: none
     average    decay of a running average of the weights, which is then what is evaluated and served; 0: none
                (Polyak & Juditsky 1992). It does for a constant learning rate what annealing does, without a horizon.
     schedule   factor on the learning rate, from the number of epochs done (a fraction inside an epoch)
     batches    for so many rows in a batch, what draws the row numbers of each batch of an epoch, every row once, from
-               the epoch's generator; None: at random. For rows of many lengths: texts.buckets
+               the epoch's generator and its number; None: at random. For rows of many lengths: texts.buckets
     whole      a lesson of its own, on train and val rows, learnt epoch by epoch beside this one. Its net is served,
                from the epoch of its own lowest training loss. So val, honest as ever, chooses settings, and neither
                a row is lost to it nor the epoch left to a handful of rows
@@ -98,12 +108,22 @@ class Lesson:
     evaluate: Callable[[Any], Metrics]
     objective: Objective
     fitted: Callable[[Any], Json] = lambda _: {}
+    sparse: torch.optim.Optimizer | None = None
     clip: float = 0.0
     average: float = 0.0
     schedule: Callable[[float], float] = constant
     batches: Callable[[int], Drawing] | None = None
     whole: Lesson | None = None
     weight_N: NDArray[np.int64] | None = None
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer, *([self.sparse] if self.sparse else [])]
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Of parameters, of all optimisers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def weight(self, rows: NDArray[np.int64]) -> int:
         """What these rows count together."""
@@ -157,7 +177,7 @@ def learn(lesson: Lesson, seed: int, state: State | None = None) -> Iterator[Epo
 
 
 def _begin(lesson: Lesson, state: State | None) -> _Progress:
-    owned = [weight for group in lesson.optimizer.param_groups for weight in group["params"]]
+    owned = [weight for group in lesson.groups for weight in group["params"]]
     weights = list(dict.fromkeys([*lesson.net.parameters(), *owned]))
     where = weights[0].device
     rows = batch_rows(lesson.batch_rows, lesson.rows, where)
@@ -165,7 +185,7 @@ def _begin(lesson: Lesson, state: State | None) -> _Progress:
     average = Average(lesson.net, lesson.average ** (rows / lesson.batch_rows)) if lesson.average else None
     progress = _Progress(grad_scaler(where), rows, draw, average, weights)
     if (scale := _scale(lesson, progress)) > 1:
-        _scale_optimizer(lesson, math.sqrt(scale))
+        _scale_groups(lesson, math.sqrt(scale))
         LOG.info(
             "batches of %d rows on this device instead of %d, learning rate × %.2f",
             *(rows, lesson.batch_rows, math.sqrt(scale)),
@@ -192,8 +212,8 @@ def _scale(lesson: Lesson, progress: _Progress) -> float:
     return progress.batch_rows / lesson.batch_rows
 
 
-def _scale_optimizer(lesson: Lesson, factor: float) -> None:
-    for group in lesson.optimizer.param_groups:
+def _scale_groups(lesson: Lesson, factor: float) -> None:
+    for group in lesson.groups:
         group["lr"] *= factor
         group["weight_decay"] = factor * group.get("weight_decay", 0.0)
 
@@ -202,12 +222,12 @@ def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Gener
     """One pass over the rows; returns the mean training loss. Batches differ by one row at most, so that
     there is never a last one of a single row, which batch norm cannot take."""
     lesson.net.train()
-    base = [group.setdefault("base_lr", group["lr"]) for group in lesson.optimizer.param_groups]
-    batches = progress.draw(generator)
+    base = [group.setdefault("base_lr", group["lr"]) for group in lesson.groups]
+    batches = progress.draw(generator, progress.epoch)
     losses = []
     for done, rows in enumerate(batches):
         factor = lesson.schedule(progress.epoch - 1 + done / len(batches))
-        for group, lr in zip(lesson.optimizer.param_groups, base, strict=True):
+        for group, lr in zip(lesson.groups, base, strict=True):
             group["lr"] = lr * factor
         losses.append(_step(lesson, progress, torch.from_numpy(rows).to(progress.weights[0].device)))
         progress.steps += 1
@@ -220,7 +240,7 @@ def _learn_epoch(lesson: Lesson, progress: _Progress, generator: np.random.Gener
 
 def at_random(rows: int, batch_rows: int) -> Drawing:
     """Every row once, about `batch_rows` in each batch."""
-    return lambda generator: np.array_split(generator.permutation(rows), max(1, round(rows / batch_rows)))
+    return lambda generator, _: np.array_split(generator.permutation(rows), max(1, round(rows / batch_rows)))
 
 
 def _step(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Tensor:
@@ -235,7 +255,8 @@ def _step(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> torch.Te
     if lesson.clip:
         progress.scaler.unscale_(lesson.optimizer)
         gradients.clip(progress.weights, lesson.clip)
-    progress.scaler.step(lesson.optimizer)
+    for optimizer in lesson.optimizers:
+        progress.scaler.step(optimizer)
     progress.scaler.update()
     return loss
 
@@ -300,6 +321,7 @@ def _keeper(lesson: Lesson, progress: _Progress) -> Callable[[], State]:
 
 def _parts(lesson: Lesson, progress: _Progress) -> dict[str, Part]:
     parts: dict[str, Part] = {"net": lesson.net, "optimizer": lesson.optimizer, "scaler": progress.scaler}
+    parts |= {"sparse": lesson.sparse} if lesson.sparse else {}
     parts |= {"average": progress.average.net} if progress.average else {}
     if lesson.whole and progress.whole:
         parts |= {f"whole/{name}": part for name, part in _parts(lesson.whole, progress.whole).items()}

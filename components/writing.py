@@ -28,7 +28,7 @@ from .decoding import Cache, Text
 from .errors import BadInput, DataError, ParamsError
 from .tables import Rows, column
 from .texts import END, PAD, Ids, Tokens, Vocabulary
-from .training import Lesson, adam, cosine
+from .training import Drawing, Lesson, adam, cosine, parted
 
 VOCABULARIES = {"characters": texts.characters, "words": texts.words, "pieces": texts.pieces}
 WRITING_ROWS, JUDGING_ROWS = 64, 256  # that go through a net at once
@@ -45,6 +45,7 @@ RANGES = (
     *((name, 0, math.inf) for name in ("warmup", "horizon", "clip", "weight_decay")),
     *((name, 0.0, 1.0) for name in ("dropout", "token_dropout", "label_smoothing")),
     ("gram_dropout", 0.0, 0.999),
+    ("gram_lr", 0.0, 100.0),
     ("average", 0.0, 0.999999),
 )
 OUTPUTS = pa.schema([("text", pa.string()), ("score", pa.float64())])
@@ -61,7 +62,7 @@ class Settings:
     read             of a longer source its "beginning" or its "end"
     warmup, horizon  epochs in which the learning rate rises, and after which it has fallen along a cosine; 0: it stays
     average          decay of the weights' running average
-    epoch_rows       rows of an epoch, drawn anew for each; 0: all
+    epoch_rows       rows of an epoch, the next of an order that is drawn anew when too few are left; 0: all
     beams            hypotheses of the beam search; 1: greedy
     length_penalty   power that a hypothesis's length is raised to (decoding.beam)
     temperature      0: beam search; above: texts are drawn (decoding.sample) from the `top_k` likeliest tokens (0: all)
@@ -204,8 +205,9 @@ class Writer(Protocol):
     def step(self, last_H: torch.Tensor, cache: Cache) -> tuple[torch.Tensor, Cache]: ...
 
 
-def lesson(net: Any, data: Data, settings: Settings, objective: Objective) -> Lesson:
-    """Teaches a Writer that is an nn.Module, on its device, by the targets of the training rows."""
+def lesson(net: Any, data: Data, settings: Settings, objective: Objective, sparse_lr: float = 0.0) -> Lesson:
+    """Teaches a Writer that is an nn.Module, on its device, by the targets of the training rows. `sparse_lr` is that of
+    its sparse weights, if it has any."""
     train, val = (pairs(data.spec, data.splits[name], net.known, settings) for name in ("train", "val"))
 
     def loss(rows_B: torch.Tensor) -> torch.Tensor:
@@ -219,9 +221,11 @@ def lesson(net: Any, data: Data, settings: Settings, objective: Objective) -> Le
 
     drawn = settings.epoch_rows if 0 < settings.epoch_rows < len(train) else len(train)
     lengths_N = (train.source.lengths_N + train.target.lengths_N).numpy()
+    weights, sparse = parted(net)
     return Lesson(
         net=net,
-        optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
+        optimizer=adam(weights, settings.lr, settings.weight_decay),
+        sparse=torch.optim.SparseAdam(sparse, sparse_lr) if sparse else None,
         rows=drawn,
         batch_rows=settings.batch_rows,
         loss=loss,
@@ -246,14 +250,17 @@ def _schedule(settings: Settings) -> Callable[[float], float]:
     return factor
 
 
-def _batches(lengths_N: Ids, drawn: int, batch_rows: int) -> Callable[[np.random.Generator], list[Ids]]:
+def _batches(lengths_N: Ids, drawn: int, batch_rows: int) -> Drawing:
     """Rows of like length together, `drawn` of all rows in an epoch."""
     if drawn == len(lengths_N):
         return texts.buckets(lengths_N, batch_rows)
+    parts = len(lengths_N) // drawn
 
-    def some(generator: np.random.Generator) -> list[Ids]:
-        rows = generator.permutation(len(lengths_N))[:drawn]
-        return [rows[at] for at in texts.buckets(lengths_N[rows], batch_rows)(generator)]
+    def some(generator: np.random.Generator, epoch: int) -> list[Ids]:
+        turn, part = divmod(epoch - 1, parts)
+        # Not from the epoch's generator: the epochs of a turn must agree.
+        rows = np.random.default_rng(turn).permutation(len(lengths_N))[part * drawn : (part + 1) * drawn]
+        return [rows[at] for at in texts.buckets(lengths_N[rows], batch_rows)(generator, epoch)]
 
     return some
 

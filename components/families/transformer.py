@@ -75,6 +75,7 @@ class Settings(writing.Settings):
     both           whether a decoder learns to foretell the source's tokens too
     grams, order   vectors for what a token and those before it are together, shared by all runs of 2 to `order` tokens
     gram_dropout   share of these runs that are not seen in a step: rare ones are learnt by heart soon
+    gram_lr        their learning rate over the net's
     """
 
     net: str = "encoder-decoder"
@@ -90,6 +91,7 @@ class Settings(writing.Settings):
     grams: int = 0
     order: int = 3
     gram_dropout: float = 0.0
+    gram_lr: float = 0.5
 
     @property
     def sizes(self) -> Sizes:
@@ -118,7 +120,7 @@ class Net(nn.Module):
         self.source = None if known.shared else nn.Embedding(known.source.size, settings.width)
         self.encoder = None if joined else Stack(settings.sizes, reads=False)
         self.decoder = Stack(settings.sizes, reads=not joined)
-        self.grams = nn.Embedding(settings.grams, settings.width) if settings.grams else None
+        self.grams = nn.Embedding(settings.grams, settings.width, sparse=True) if settings.grams else None
         self.dropout = nn.Dropout(settings.dropout)
         for table in (self.target, self.source):
             if table is not None:
@@ -250,7 +252,8 @@ class Transformer:
         settings = configure(Settings, hyper)
         seeded(seed)
         net = Net(data.spec, writing.vocabularies(data, settings), settings).to(device())
-        yield from learn(writing.lesson(net, data, settings, self.objective(data.spec)), seed, state)
+        lesson = writing.lesson(net, data, settings, self.objective(data.spec), settings.gram_lr * settings.lr)
+        yield from learn(lesson, seed, state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
         net = Net(spec, Vocabularies.from_json(state.scalars["model"]), configure(Settings, hyper))

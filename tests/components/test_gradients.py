@@ -27,3 +27,12 @@ def test_clipping_is_torch_s_own(most: float, value: float) -> None:
         assert mine.grad.numpy().tobytes() == other.grad.numpy().tobytes()
     gradients.drop(ours)
     assert all(weight.grad is None for weight in ours)
+
+
+def test_sparse_gradients_neither_count_nor_change() -> None:
+    table, weight = nn.Embedding(9, 2, sparse=True), nn.Parameter(torch.ones(4))
+    (table(torch.tensor([1, 5])).sum() * 1e6 + weight.sum()).backward()
+    gradients.clip([table.weight, weight], 0.5)
+    assert table.weight.grad is not None and weight.grad is not None
+    assert table.weight.grad.coalesce().values().unique().tolist() == [1e6]
+    assert float(weight.grad.norm()) == pytest.approx(0.5)

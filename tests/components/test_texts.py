@@ -148,13 +148,13 @@ def test_grams_are_tokens_and_pairs_each_once_without_unknown_words() -> None:
 def test_buckets_hold_every_row_once_and_little_padding() -> None:
     lengths_N = np.random.default_rng(0).geometric(0.05, 3000)
     drawn = texts.buckets(lengths_N, 32)
-    batches = drawn(np.random.default_rng(1))
+    batches = drawn(np.random.default_rng(1), 1)
     assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(3000))
     assert {len(b) for b in batches} <= set(range(30, 35))
     padded = sum(len(b) * lengths_N[b].max() for b in batches)
     at_random = sum(len(b) * lengths_N[b].max() for b in np.array_split(np.arange(3000), len(batches)))
     assert padded < 1.2 * lengths_N.sum() < at_random / 2
-    again, other = drawn(np.random.default_rng(1)), drawn(np.random.default_rng(2))
+    again, other = drawn(np.random.default_rng(1), 1), drawn(np.random.default_rng(2), 1)
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(batches, other, strict=True))
     means = [lengths_N[b].mean() for b in batches]
@@ -163,7 +163,7 @@ def test_buckets_hold_every_row_once_and_little_padding() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 31, 33])
 def test_few_rows_make_batches_too(rows: int) -> None:
-    batches = texts.buckets(np.arange(rows) + 1, 32)(np.random.default_rng(0))
+    batches = texts.buckets(np.arange(rows) + 1, 32)(np.random.default_rng(0), 1)
     assert sorted(np.concatenate(batches).tolist()) == list(range(rows)) and all(len(b) for b in batches)
 
 

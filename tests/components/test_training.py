@@ -67,6 +67,47 @@ def test_going_on_equals_never_stopping(features: dict[str, Any]) -> None:
         assert all(same(a[1], b[1]) and a[0].metrics == b[0].metrics for a, b in zip(whole[stop:], rest, strict=True))
 
 
+class Table(nn.Module):
+    """A vector for each two rows, of which a batch touches some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.table, self.last = nn.Embedding(48, 4, sparse=True), nn.Linear(4, 2)
+
+    def forward(self, rows_B: torch.Tensor) -> torch.Tensor:
+        y_BK: torch.Tensor = self.last(self.table(rows_B // 2))
+        return y_BK
+
+
+def sparse(**changes: Any) -> Lesson:
+    net = Table()
+    dense, tables = training.parted(net)
+
+    def evaluate(served: nn.Module) -> Metrics:
+        with torch.inference_mode():
+            return {"val/loss": float(nn.functional.cross_entropy(served(torch.arange(96)), Y_N))}
+
+    return lesson(
+        net=net,
+        optimizer=training.adam(dense, 0.01),
+        sparse=torch.optim.SparseAdam(tables, lr=0.05),
+        loss=lambda rows_B: nn.functional.cross_entropy(net(rows_B), Y_N[rows_B]),
+        evaluate=evaluate,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("features", FEATURES)
+def test_tables_of_which_few_rows_are_touched_learn_and_go_on_exactly(features: dict[str, Any]) -> None:
+    whole = epochs(sparse(**features), 5)
+    rest = epochs(sparse(**features), 3, state=whole[1][1])
+    assert all(same(a[1], b[1]) and a[0].metrics == b[0].metrics for a, b in zip(whole[2:], rest, strict=True))
+    first, last = (whole[at][1].tensors["net/table.weight"] for at in (0, 4))
+    assert (first != last).any(1).all(), "every row is touched by some batch"
+    assert isinstance(whole[0][1].tensors["sparse/0/exp_avg"], torch.Tensor)
+
+
 def test_of_a_whole_the_net_of_the_lowest_training_loss_is_served_and_the_rest_is_as_without_it() -> None:
     alone, whole = epochs(lesson(), 6), epochs(lesson(lr=0.3, rows=60), 6)
     both = epochs(lesson(whole=lesson(lr=0.3, rows=60, fitted=lambda _: "of the whole")), 6)
@@ -217,7 +258,7 @@ def test_batches_of_ones_own_are_resumed_bit_for_bit() -> None:
     def batches(batch_rows: int) -> training.Drawing:
         assert batch_rows == 20
 
-        def drawn(generator: Any) -> list[Any]:
+        def drawn(generator: Any, _: int) -> list[Any]:
             order = generator.permutation(96)
             return [order[:10], order[10:50], order[50:]]
 

@@ -148,19 +148,23 @@ def lesson(data: Data, **changes: Any) -> Any:
     return writing.lesson(Parrot(data, settings), data, settings, Objective("loss", "min"))
 
 
-def test_an_epoch_of_some_rows_draws_others_each_time() -> None:
-    made = lesson(rewritten(), epoch_rows=60)
+def test_in_epochs_of_some_rows_every_row_has_its_turn() -> None:
+    made = lesson(rewritten(), epoch_rows=54)
     draw = made.batches(16)
-    one, again, other = (np.concatenate(draw(np.random.default_rng(seed))) for seed in (1, 1, 2))
-    assert made.rows == 60 == len(one) == len({*one.tolist()}) and one.max() >= 60
-    assert (one == again).all() and {*one.tolist()} != {*other.tolist()}
-    assert [len(rows) for rows in draw(np.random.default_rng(0))] == [15] * 4
+    rows = [np.concatenate(draw(np.random.default_rng(epoch), epoch)) for epoch in range(1, 9)]
+    assert made.rows == 54 and all(len(some) == 54 for some in rows)
+    for turn in (rows[:4], rows[4:]):
+        assert sorted(np.concatenate(turn).tolist()) == list(range(216))
+    assert {*rows[0].tolist()} != {*rows[4].tolist()}, "each turn in an order of its own"
+    again, other = (np.concatenate(draw(np.random.default_rng(seed), 1)) for seed in (1, 2))
+    assert (rows[0] == again).all() and (again != other).any() and {*again.tolist()} == {*other.tolist()}
+    assert [len(some) for some in draw(np.random.default_rng(0), 1)] == [18] * 3
 
 
 @pytest.mark.parametrize("epoch_rows", [0, 216, 10_000])
 def test_else_an_epoch_is_every_row_once(epoch_rows: int) -> None:
     made = lesson(rewritten(), epoch_rows=epoch_rows)
-    rows = np.concatenate(made.batches(16)(np.random.default_rng(0)))
+    rows = np.concatenate(made.batches(16)(np.random.default_rng(0), 1))
     assert made.rows == 216 and sorted(rows.tolist()) == list(range(216))
 
 
@@ -168,7 +172,7 @@ def test_batches_hold_rows_of_like_length() -> None:
     made, data = lesson(rewritten()), rewritten()
     pairs = writing.pairs(data.spec, data.splits["train"], made.net.known, made.net.settings)
     lengths_N = (pairs.source.lengths_N + pairs.target.lengths_N).numpy()
-    spans = [np.ptp(lengths_N[rows]) for rows in made.batches(16)(np.random.default_rng(0))]
+    spans = [np.ptp(lengths_N[rows]) for rows in made.batches(16)(np.random.default_rng(0), 1)]
     assert np.mean(spans) < 0.5 * np.ptp(lengths_N)
 
 
