@@ -87,8 +87,8 @@ class Lesson:
     weight_N   what each row counts in that mean (its tokens, say), whole numbers; None: all the same
     evaluate   metrics of a net in evaluation mode on the val split, val/<objective> among them
     fitted     what a net needs beside its weights to serve (scalars["model"]), asked at each best epoch
-    sparse     the optimiser of sparse weights (`parted`), if there are any. They are not clipped: Adam steps as far for a
-               small gradient as for a large one
+    sparse     the optimiser of sparse weights (`parted`), if there are any. They are not clipped: Adam steps as far for
+               a small gradient as for a large one
     clip       highest norm of the gradient; 0: none
     average    decay of a running average of the weights, which is then what is evaluated and served; 0: none
                (Polyak & Juditsky 1992). It does for a constant learning rate what annealing does, without a horizon.
