@@ -11,10 +11,11 @@ target's vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,8 @@ RANGES = (
     ("gram_lr", 0.0, 100.0),
     ("average", 0.0, 0.999999),
 )
+Made = TypeVar("Made")
+_MADE: dict[int, dict[str, tuple[Hashable, Any]]] = {}  # by the identity of a Data
 OUTPUTS = pa.schema([("text", pa.string()), ("score", pa.float64())])
 
 
@@ -143,6 +146,15 @@ class Pairs:
 
 def vocabularies(data: Data, settings: Settings) -> Vocabularies:
     """Learnt from the training rows. What is written must be what was wanted, so nothing is put into lower case."""
+    return _once(data, "vocabularies", _cut(settings), lambda: _vocabularies(data, settings))
+
+
+def _cut(settings: Settings) -> tuple[Hashable, ...]:
+    """What decides on the vocabularies of some texts."""
+    return settings.source, settings.target, settings.tokens, settings.longest
+
+
+def _vocabularies(data: Data, settings: Settings) -> Vocabularies:
     read, wanted = _texts(data.spec, data.splits["train"])
 
     def made(kind: str, of: Sequence[str]) -> Vocabulary:
@@ -165,6 +177,19 @@ def pairs(spec: Spec, rows: Rows, known: Vocabularies, settings: Settings) -> Pa
     target = known.target.encode(wanted)
     parts = torch.split(target.ids_T, target.lengths_N.tolist())
     return Pairs(sources(read, known, settings), Tokens.of([[*part.tolist(), END] for part in parts]))
+
+
+def _once(data: Data, what: str, asked: Hashable, make: Callable[[], Made]) -> Made:
+    """What `make` makes of this very Data, or the last that it made if the same was asked: a process of a sweep begins
+    one trial after another with the same texts."""
+    if id(data) not in _MADE:
+        _MADE[id(data)] = {}
+        weakref.finalize(data, _MADE.pop, id(data), None)
+    kept = _MADE[id(data)]
+    if what not in kept or kept[what][0] != asked:
+        kept[what] = asked, make()
+    made: Made = kept[what][1]
+    return made
 
 
 def _texts(spec: Spec, rows: Rows) -> tuple[list[str], list[str]]:
@@ -208,7 +233,11 @@ class Writer(Protocol):
 def lesson(net: Any, data: Data, settings: Settings, objective: Objective, sparse_lr: float = 0.0) -> Lesson:
     """Teaches a Writer that is an nn.Module, on its device, by the targets of the training rows. `sparse_lr` is that of
     its sparse weights, if it has any."""
-    train, val = (pairs(data.spec, data.splits[name], net.known, settings) for name in ("train", "val"))
+
+    def both() -> list[Pairs]:
+        return [pairs(data.spec, data.splits[name], net.known, settings) for name in ("train", "val")]
+
+    train, val = _once(data, "pairs", (*_cut(settings), settings.longest_source, settings.read), both)
 
     def loss(rows_B: torch.Tensor) -> torch.Tensor:
         logits_BTV, ids_BT = net.logits(train, rows_B.cpu())

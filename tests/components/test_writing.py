@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import math
 from typing import Any
 
@@ -138,6 +140,22 @@ def test_empty_sources_are_read_as_unknown_and_missing_targets_are_refused() -> 
             writing.vocabularies(rows, SPELT)
     with pytest.raises(BadInput, match="column 'sound' is int64, expected text"):
         writing.vocabularies(said({"spelling": ["a"], "sound": [1]}), SPELT)
+
+
+def test_what_is_read_of_a_dataset_is_read_once_and_forgotten_with_it() -> None:
+    data, settings = rewritten(), Settings(source="words", target="words", longest_source=3)
+    known = writing.vocabularies(data, settings)
+    assert writing.vocabularies(data, dataclasses.replace(settings, lr=1.0)) is known
+    first, again = (lesson(data, longest_source=3) for _ in range(2))
+    assert first.net.known is again.net.known and first.weight_N is not None
+    other = lesson(data, longest_source=0, tokens=8)
+    assert other.net.known is not known and other.net.known.target.size == 8
+    assert writing.vocabularies(rewritten(), settings) is not known, "other data, if the same rows"
+    place = id(data)
+    assert place in writing._MADE
+    del data, first, again, other
+    gc.collect()
+    assert place not in writing._MADE
 
 
 # ── the lesson ──────────────────────────────────────────────────────────────────────────────────────────
