@@ -28,7 +28,7 @@ from torch.nn.utils import rnn
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from components import datasets, families, images, params, ratings, series, writing  # noqa: E402
+from components import datasets, families, images, params, ratings, series, text_pairs  # noqa: E402
 from components.contract import SPLITS, Data, Family  # noqa: E402
 from components.tables import truth  # noqa: E402
 from components.texts import PAD  # noqa: E402
@@ -172,7 +172,9 @@ def recommender(net: Any, data: Data) -> Plain:
 
 def writer(net: Any, data: Data) -> Plain:
     """Texts of any length meet in a batch."""
-    train, val = (writing.pairs(data.spec, data.splits[split], net.known, net.settings) for split in ("train", "val"))
+    train, val = (
+        text_pairs.pairs(data.spec, data.splits[split], net.known, net.settings) for split in ("train", "val")
+    )
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         logits_BTV, ids_BT = net.logits(train, rows)

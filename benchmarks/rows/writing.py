@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import wording, writing
+from components import text_pairs, wording, writing
 from components.contract import Data
 from components.texts import PAD, START, Tokens
 
@@ -128,11 +128,11 @@ def fivegram(data: Data, seed: int) -> Figures:  # noqa: ARG001
     from what was said before as well, and so does the model: a conversation's first turn, where it is all that was
     said; every later one is some row's reply. Each counts once, as its discounts want it."""
     settings = trained.settings("chat")
-    known = writing.vocabularies(data, settings)
+    known = text_pairs.vocabularies(data, settings)
     rows = data.splits["train"]
     turns_N = np.array([text.count("\n") for text in rows[data.spec.columns[0].name].to_pylist()])
-    train = events(writing.pairs(data.spec, rows, known, settings), turns_N == 0)
-    test = events(writing.pairs(data.spec, data.splits["test"], known, settings))
+    train = events(text_pairs.pairs(data.spec, rows, known, settings), turns_N == 0)
+    test = events(text_pairs.pairs(data.spec, data.splits["test"], known, settings))
     model = KneserNey.fitted(train, known.target.size)
     return {"Kneser–Ney 5-gram": {"perplexity": float(np.exp(-np.log(model.probabilities(test)).mean()))}}
 

@@ -21,6 +21,7 @@ cell (2 of an LSTM, 1 of a GRU), V tokens of the target's vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -30,7 +31,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import texts, writing
+from .. import text_pairs, texts, writing
 from ..contract import (
     Choice,
     Codes,
@@ -53,15 +54,15 @@ from ..devices import device, seeded
 from ..errors import ParamsError
 from ..settings import configure
 from ..states import unpack
+from ..text_pairs import Pairs, Ranges, Vocabularies
 from ..texts import PAD, START, UNKNOWN, Tokens
 from ..training import learn
-from ..writing import Pairs, Vocabularies
 
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 
 @dataclass(frozen=True)
-class Settings(writing.Settings):
+class Settings(text_pairs.Settings):
     """Settings beside those of every family that writes.
 
     cell           gru or lstm
@@ -71,6 +72,12 @@ class Settings(writing.Settings):
     fed            whether the decoder reads what was looked at
     token_dropout  share of the tokens read that are hidden from a step
     """
+
+    ranges: ClassVar[Ranges] = (
+        *text_pairs.Settings.ranges,
+        *((name, 1, math.inf) for name in ("embedding", "width", "depth", "attention")),
+        *((name, 0.0, 1.0) for name in ("dropout", "token_dropout")),
+    )
 
     cell: str = "gru"
     embedding: int = 64
@@ -205,7 +212,7 @@ class Seq2seq:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings = configure(Settings, hyper)
         seeded(seed)
-        net = Net(data.spec, writing.vocabularies(data, settings), settings).to(device())
+        net = Net(data.spec, text_pairs.vocabularies(data, settings), settings).to(device())
         yield from learn(writing.lesson(net, data, settings, self.objective(data.spec)), seed, state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
@@ -228,7 +235,7 @@ class Seq2seq:
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The mean of what the encoder made of each token of the source."""
-        source = writing.sources(texts.read(net.spec, batch), net.known, net.settings)
+        source = text_pairs.sources(texts.read(net.spec, batch), net.known, net.settings)
         x_ND = torch.zeros(len(source), 2 * net.settings.width)
         for rows_B in texts.in_order(source.lengths_N, writing.JUDGING_ROWS):
             memory_BSD = net.begin(source, rows_B)["memory"]  # 0 at padding

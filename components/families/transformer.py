@@ -23,6 +23,7 @@ that stand before one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,7 +33,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import texts, writing
+from .. import text_pairs, texts, writing
 from ..attention import Sizes, Stack, View, sight, turns
 from ..contract import (
     Codes,
@@ -55,16 +56,16 @@ from ..devices import device, seeded
 from ..errors import ParamsError
 from ..settings import configure
 from ..states import unpack
+from ..text_pairs import Pairs, Ranges, Vocabularies
 from ..texts import PAD, START, UNKNOWN, Tokens
 from ..training import learn
-from ..writing import Pairs, Vocabularies
 
 NETS = ("encoder-decoder", "decoder")
 _PRIME = 1_000_003  # where runs of tokens fall in the table is chance
 
 
 @dataclass(frozen=True)
-class Settings(writing.Settings):
+class Settings(text_pairs.Settings):
     """Settings beside those of every family that writes.
 
     net            encoder-decoder or decoder, which needs one kind of vocabulary for source and target
@@ -77,6 +78,16 @@ class Settings(writing.Settings):
     gram_dropout   share of these runs that are not seen in a step: rare ones are learnt by heart soon
     gram_lr        their learning rate over the net's
     """
+
+    ranges: ClassVar[Ranges] = (
+        *text_pairs.Settings.ranges,
+        *((name, 1, math.inf) for name in ("width", "heads", "depth", "wider")),
+        *((name, 0.0, 1.0) for name in ("dropout", "token_dropout")),
+        ("grams", 0, math.inf),
+        ("order", 2, 8),
+        ("gram_dropout", 0.0, 0.999),
+        ("gram_lr", 0.0, math.inf),
+    )
 
     net: str = "encoder-decoder"
     width: int = 128
@@ -251,7 +262,7 @@ class Transformer:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings = configure(Settings, hyper)
         seeded(seed)
-        net = Net(data.spec, writing.vocabularies(data, settings), settings).to(device())
+        net = Net(data.spec, text_pairs.vocabularies(data, settings), settings).to(device())
         lesson = writing.lesson(net, data, settings, self.objective(data.spec), settings.gram_lr * settings.lr)
         yield from learn(lesson, seed, state)
 
@@ -275,7 +286,7 @@ class Transformer:
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The mean of what the encoder, or the one stack, makes of each token of the source."""
-        source = writing.sources(texts.read(net.spec, batch), net.known, net.settings)
+        source = text_pairs.sources(texts.read(net.spec, batch), net.known, net.settings)
         x_ND = torch.zeros(len(source), net.settings.width)
         for rows_B in texts.in_order(source.lengths_N, writing.JUDGING_ROWS):
             x_BSD, _ = net.read(source, rows_B)

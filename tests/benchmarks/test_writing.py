@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.kneser_ney import KneserNey
 from benchmarks.rows import writing as rivals
-from components import writing
+from components import text_pairs
 from components.contract import Column, Data, Spec
 from components.texts import END, PAD, START
 
@@ -83,17 +83,17 @@ def data(train: dict[str, str], test: dict[str, str]) -> Data:
 
 
 @pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch) -> writing.Settings:
-    made = writing.Settings(source="words", target="words", judged=2)
+def settings(monkeypatch: pytest.MonkeyPatch) -> text_pairs.Settings:
+    made = text_pairs.Settings(source="words", target="words", judged=2)
     monkeypatch.setattr(rivals.trained, "settings", lambda _: made)
     return made
 
 
-def test_events_are_tokens_of_targets_after_what_was_said(settings: writing.Settings) -> None:
+def test_events_are_tokens_of_targets_after_what_was_said(settings: text_pairs.Settings) -> None:
     given = data({"one two three": "four", "five": "six one"}, {"one": "two"})
-    known = writing.vocabularies(given, settings)
+    known = text_pairs.vocabularies(given, settings)
     number = {word: known.target.encode([word]).ids_T.item() for word in ("one", "two", "three", "four", "five", "six")}
-    found = rivals.events(writing.pairs(given.spec, given.splits["train"], known, settings))
+    found = rivals.events(text_pairs.pairs(given.spec, given.splits["train"], known, settings))
     first = [number["two"], number["three"], START]
     second = [number["five"], START]
     assert found.tolist() == [
@@ -103,11 +103,11 @@ def test_events_are_tokens_of_targets_after_what_was_said(settings: writing.Sett
         [PAD, *second, number["six"], number["one"]],
         [*second, number["six"], number["one"], END],
     ]
-    both = rivals.events(writing.pairs(given.spec, given.splits["train"], known, settings), np.array([False, True]))
+    both = rivals.events(text_pairs.pairs(given.spec, given.splits["train"], known, settings), np.array([False, True]))
     assert both.tolist() == [*found[:2].tolist(), [PAD] * 4 + [number["five"]], *found[2:].tolist()]
 
 
-def test_what_stands_only_before_replies_is_learnt_too(settings: writing.Settings) -> None:
+def test_what_stands_only_before_replies_is_learnt_too(settings: text_pairs.Settings) -> None:
     known = {f"{name} says kelp": "dune" for name in ("anna", "ben", "carl")}
     heard = data(known, {"oh": "carl says kelp"})
     deaf = data({f"hello\n{said}": reply for said, reply in known.items()}, {"oh": "carl says kelp"})
@@ -115,7 +115,7 @@ def test_what_stands_only_before_replies_is_learnt_too(settings: writing.Setting
     assert found < 0.7 * worse
 
 
-def test_perplexity_is_that_of_the_test_targets(settings: writing.Settings) -> None:
+def test_perplexity_is_that_of_the_test_targets(settings: text_pairs.Settings) -> None:
     train = {f"{way} say {word}": word for word in ("kelp", "dune", "reef") for way in ("do", "please", "now")}
     echoed = data(train, {"oh say kelp": "kelp", "oh say dune": "dune"})
     crossed = data(train, {"oh say kelp": "reef", "oh say dune": "reef"})
@@ -132,7 +132,7 @@ def test_the_longest_phrase_is_taken_and_placeholders_stay() -> None:
     assert rivals.nearest(known, ["edits", "Pages"]) == ["Modifier", "Page"]
 
 
-def test_a_rival_writes_for_the_sources_that_the_net_writes_for(settings: writing.Settings) -> None:
+def test_a_rival_writes_for_the_sources_that_the_net_writes_for(settings: text_pairs.Settings) -> None:
     tests = {"Open the old door": "Ouvre la porte", "Close": "Fermer", "Open": "Ouvrir", "Wait": "Wait"}
     given = data({"Close": "Fermer", "Open": "Ouvrir", "door": "porte"}, tests)
     found = rivals.translators(given, 0)

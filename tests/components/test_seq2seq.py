@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from components import decoding, writing
+from components import decoding, text_pairs, writing
 from components.contract import Data
 from components.devices import device
 from components.errors import ParamsError
 from components.families.seq2seq import Net, Seq2seq, Settings
+from components.text_pairs import Pairs
 from components.texts import END, PAD, START, UNKNOWN
-from components.writing import Pairs
 
 from .cases import Case, one_thread, rewritten  # noqa: F401
 
@@ -55,7 +55,7 @@ def taught(hyper: dict[str, Any], epochs: int = 1, data: Data = DATA) -> Net:
 
 
 def tokens(net: Net, split: str = "test") -> Pairs:
-    return writing.pairs(net.spec, DATA.splits[split], net.known, net.settings)
+    return text_pairs.pairs(net.spec, DATA.splits[split], net.known, net.settings)
 
 
 @pytest.fixture(scope="module")

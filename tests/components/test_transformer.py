@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from components import decoding, writing
+from components import decoding, text_pairs
 from components.attention import Sizes, Stack, View, sight, turns
 from components.errors import ParamsError
 from components.families.transformer import Net, Settings, Transformer, runs
+from components.text_pairs import Pairs
 from components.texts import END, PAD, START, UNKNOWN, Tokens
-from components.writing import Pairs
 
 from .cases import Case, one_thread, rewritten  # noqa: F401
 
@@ -63,7 +63,7 @@ def begun(net: str, **changes: Any) -> Any:
     """A net that has learnt nothing, in evaluation mode."""
     torch.manual_seed(3)
     settings = Settings(**{**HEART, "net": net, **changes})
-    net_ = Net(DATA.spec, writing.vocabularies(DATA, settings), settings).eval()
+    net_ = Net(DATA.spec, text_pairs.vocabularies(DATA, settings), settings).eval()
     if net_.grams is not None:
         torch.nn.init.normal_(net_.grams.weight, std=0.3)  # it begins as if there were none
     return net_
@@ -227,7 +227,7 @@ def test_empty_missing_and_strange_texts_become_texts(net: str) -> None:
 @pytest.mark.parametrize("both", [False, True])
 def test_it_says_how_many_tokens_it_learns_of_each_row(net: str, both: bool) -> None:
     made = begun(net, both=both)
-    pairs = writing.pairs(DATA.spec, DATA.splits["train"], made.known, made.settings)
+    pairs = text_pairs.pairs(DATA.spec, DATA.splits["train"], made.known, made.settings)
     for training in (True, False):
         _, ids_BT = made.train(training).logits(pairs, torch.arange(9))
         same = (ids_BT != PAD).sum(1).equal(made.learnt(pairs)[:9])
@@ -259,7 +259,7 @@ def test_grams_are_left_out_at_random_to_learn_and_weigh_more_for_it() -> None:
 def test_grams_begin_as_if_there_were_none_and_are_learnt(net: str) -> None:
     hyper = {**HEART, "net": net, "lr": 5e-3, "grams": 97}
     torch.manual_seed(3)
-    known = writing.vocabularies(DATA, Settings(**hyper))
+    known = text_pairs.vocabularies(DATA, Settings(**hyper))
     assert not Net(DATA.spec, known, Settings(**hyper)).grams.weight.any()
     epoch = next(Transformer().fit(DATA, hyper, 0))
     assert Transformer().load(DATA.spec, hyper, epoch.state().served()).grams.weight.any(1).all()

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from components import wording, writing
+from components import text_pairs, wording, writing
 from components.contract import SPLITS, Column, Data, Objective, Spec
 from components.decoding import Cache
 from components.errors import BadInput, DataError, ParamsError
+from components.text_pairs import Pairs, Settings, Vocabularies
 from components.texts import END, PAD, SPECIALS, UNKNOWN, Tokens
-from components.writing import Pairs, Settings, Vocabularies
 
 from .cases import one_thread, rewritten  # noqa: F401
 
@@ -42,7 +42,7 @@ class Parrot(nn.Module):
 
     def __init__(self, data: Data, settings: Settings, copies: bool = False) -> None:
         super().__init__()
-        self.spec, self.settings, self.known = data.spec, settings, writing.vocabularies(data, settings)
+        self.spec, self.settings, self.known = data.spec, settings, text_pairs.vocabularies(data, settings)
         self.logits_V = nn.Parameter(torch.zeros(self.known.target.size))
         self.copies, self.asked = copies, 0
 
@@ -71,7 +71,7 @@ class Parrot(nn.Module):
 
 
 def test_sides_that_are_cut_alike_share_a_vocabulary_of_both() -> None:
-    known = writing.vocabularies(rewritten(), WORDS)
+    known = text_pairs.vocabularies(rewritten(), WORDS)
     held = known.target.tokenizer.get_vocab()
     assert known.shared and {"boat", "bateau"} <= held.keys()
     again = Vocabularies.from_json(known.to_json())
@@ -80,7 +80,7 @@ def test_sides_that_are_cut_alike_share_a_vocabulary_of_both() -> None:
 
 
 def test_sides_that_are_cut_otherwise_have_one_each() -> None:
-    known = writing.vocabularies(said(), SPELT)
+    known = text_pairs.vocabularies(said(), SPELT)
     assert not known.shared
     assert known.source.tokenizer.get_vocab().keys() - {*SPECIALS} == {*"readt"}
     assert known.target.tokenizer.get_vocab().keys() - {*SPECIALS} == {"R", "IY", "D", "AH", "EH", "T", "EY"}
@@ -91,7 +91,7 @@ def test_sides_that_are_cut_otherwise_have_one_each() -> None:
 def test_vocabularies_are_of_the_training_rows_and_keep_capitals() -> None:
     other = {"spelling": ["zzz"], "sound": ["ZED"]}
     for settings in (SPELT, WORDS, Settings(tokens=300)):
-        known = writing.vocabularies(said(val=other, test=other), settings)
+        known = text_pairs.vocabularies(said(val=other, test=other), settings)
         held = "".join(known.target.tokenizer.get_vocab())
         assert "R" in held and "ZED" not in held
     assert known.target.decode(known.target.encode(["Read, ReAd"]).ids_T.tolist()).strip() == "Read, ReAd"
@@ -99,8 +99,8 @@ def test_vocabularies_are_of_the_training_rows_and_keep_capitals() -> None:
 
 def test_pairs_are_tokens_and_each_target_ends() -> None:
     data = said()
-    known = writing.vocabularies(data, SPELT)
-    pairs = writing.pairs(data.spec, data.splits["train"], known, SPELT)
+    known = text_pairs.vocabularies(data, SPELT)
+    pairs = text_pairs.pairs(data.spec, data.splits["train"], known, SPELT)
     ids_BT, lengths_B = pairs.target.padded(torch.arange(6))
     assert len(pairs) == 6 and lengths_B.tolist() == [4, 2, 4, 3, 2, 4]
     assert all(int(ids_T[length - 1]) == END for ids_T, length in zip(ids_BT, lengths_B, strict=True))
@@ -111,7 +111,7 @@ def test_pairs_are_tokens_and_each_target_ends() -> None:
 def test_what_stands_beyond_the_longest_is_neither_read_nor_learnt() -> None:
     data = said({"spelling": ["abcdef", "ab"], "sound": ["A B C D E F", "A B"]})
     settings = Settings(source="characters", target="words", longest=3)
-    pairs = writing.pairs(data.spec, data.splits["val"], writing.vocabularies(data, settings), settings)
+    pairs = text_pairs.pairs(data.spec, data.splits["val"], text_pairs.vocabularies(data, settings), settings)
     assert pairs.source.lengths_N.tolist() == [3, 2] and pairs.target.lengths_N.tolist() == [4, 3]
     assert (pairs.target.ids_T[pairs.target.starts_N + pairs.target.lengths_N - 1] == END).all()
 
@@ -124,38 +124,38 @@ def test_of_a_long_source_the_end_is_read_if_asked_and_less_than_is_written(
 ) -> None:
     data = said({"spelling": ["abcdef", "ab"], "sound": ["A B C D E F", "A B"]})
     settings = Settings(source="characters", target="words", longest=4, **more)
-    known = writing.vocabularies(data, settings)
-    pairs = writing.pairs(data.spec, data.splits["val"], known, settings)
+    known = text_pairs.vocabularies(data, settings)
+    pairs = text_pairs.pairs(data.spec, data.splits["val"], known, settings)
     assert [known.source.decode(pairs.source.padded(torch.tensor([at]))[0][0].tolist()) for at in (0, 1)] == read
     assert known.target.decode(pairs.target.padded(torch.tensor([0]))[0][0].tolist()) == "A B C D"
 
 
 def test_empty_sources_are_read_as_unknown_and_missing_targets_are_refused() -> None:
     data = said({"spelling": ["", None, "a"], "sound": ["A", "A", "A"]})
-    pairs = writing.pairs(data.spec, data.splits["train"], writing.vocabularies(data, SPELT), SPELT)
+    pairs = text_pairs.pairs(data.spec, data.splits["train"], text_pairs.vocabularies(data, SPELT), SPELT)
     assert pairs.source.ids_T[:2].tolist() == [UNKNOWN, UNKNOWN]
     for wrong in ("", None):
         rows = said({"spelling": ["a", "b"], "sound": ["A", wrong]})
         with pytest.raises(DataError, match=r"target 'sound' has rows without a text(.|\n)*row 1 is one"):
-            writing.vocabularies(rows, SPELT)
+            text_pairs.vocabularies(rows, SPELT)
     with pytest.raises(BadInput, match="column 'sound' is int64, expected text"):
-        writing.vocabularies(said({"spelling": ["a"], "sound": [1]}), SPELT)
+        text_pairs.vocabularies(said({"spelling": ["a"], "sound": [1]}), SPELT)
 
 
 def test_what_is_read_of_a_dataset_is_read_once_and_forgotten_with_it() -> None:
     data, settings = rewritten(), Settings(source="words", target="words", longest_source=3)
-    known = writing.vocabularies(data, settings)
-    assert writing.vocabularies(data, dataclasses.replace(settings, lr=1.0)) is known
+    known = text_pairs.vocabularies(data, settings)
+    assert text_pairs.vocabularies(data, dataclasses.replace(settings, lr=1.0)) is known
     first, again = (lesson(data, longest_source=3) for _ in range(2))
     assert first.net.known is again.net.known and first.weight_N is not None
     other = lesson(data, longest_source=0, tokens=8)
     assert other.net.known is not known and other.net.known.target.size == 8
-    assert writing.vocabularies(rewritten(), settings) is not known, "other data, if the same rows"
+    assert text_pairs.vocabularies(rewritten(), settings) is not known, "other data, if the same rows"
     place = id(data)
-    assert place in writing._MADE
+    assert place in text_pairs._MADE
     del data, first, again, other
     gc.collect()
-    assert place not in writing._MADE
+    assert place not in text_pairs._MADE
 
 
 # ── the lesson ──────────────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +188,7 @@ def test_else_an_epoch_is_every_row_once(epoch_rows: int) -> None:
 
 def test_batches_hold_rows_of_like_length() -> None:
     made, data = lesson(rewritten()), rewritten()
-    pairs = writing.pairs(data.spec, data.splits["train"], made.net.known, made.net.settings)
+    pairs = text_pairs.pairs(data.spec, data.splits["train"], made.net.known, made.net.settings)
     lengths_N = (pairs.source.lengths_N + pairs.target.lengths_N).numpy()
     spans = [np.ptp(lengths_N[rows]) for rows in made.batches(16)(np.random.default_rng(0), 1)]
     assert np.mean(spans) < 0.5 * np.ptp(lengths_N)
@@ -208,7 +208,7 @@ def test_the_loss_is_of_each_token_and_of_no_padding() -> None:
     made = lesson(rewritten(), label_smoothing=0.0)
     with torch.no_grad():
         made.net.logits_V[END] = 3.0
-    pairs = writing.pairs(made.net.spec, rewritten().splits["train"], made.net.known, made.net.settings)
+    pairs = text_pairs.pairs(made.net.spec, rewritten().splits["train"], made.net.known, made.net.settings)
     rows_B = torch.arange(20)
     log_V = made.net.logits_V.detach().log_softmax(0)
     tokens = torch.cat([pairs.target.padded(rows_B[at : at + 1])[0][0] for at in range(20)])
@@ -256,7 +256,7 @@ def test_the_likelihood_is_of_all_rows_whichever_were_written_for() -> None:
     with torch.no_grad():
         net.logits_V.copy_(torch.randn(net.known.target.size, generator=torch.Generator().manual_seed(0)))
     outcomes = writing.judge(net, data, "val")
-    pairs = writing.pairs(data.spec, data.splits["val"], net.known, net.settings)
+    pairs = text_pairs.pairs(data.spec, data.splits["val"], net.known, net.settings)
     log_V = net.logits_V.detach().double().log_softmax(0)
     for at in range(0, 72, 9):
         ids_T = pairs.target.padded(torch.tensor([at]))[0][0]
