@@ -9,6 +9,7 @@ objective at the best epoch of the time: batches that grow must not cost what is
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -32,7 +33,7 @@ def measured(entry: Entry, seconds: float) -> dict[str, Any]:
     """On the device of this process."""
     torch.set_num_threads(1)
     where, family = device(), families.family(entry.family)
-    data = data_of(Entry(entry.family, entry.dataset, entry.script, entry.unit, ROWS if entry.rows else 0))
+    data = data_of(dataclasses.replace(entry, rows=ROWS if entry.rows else 0))
     objective = family.objective(data.spec)
     taken, values = [], []
     began = started = time.perf_counter()
