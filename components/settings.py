@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from .contract import Hyper, Json
@@ -21,6 +22,13 @@ def configure(kind: type[S], hyper: Hyper) -> S:
         if name not in known:
             raise ParamsError(f"unknown setting {name!r}", fix=f"use one of {', '.join(known)}")
     return kind(**{name: _typed(name, value, type(known[name])) for name, value in hyper.items()})
+
+
+def one_of(settings: object, name: str, known: Iterable[str]) -> None:
+    """Raises ParamsError if the setting is none of the known."""
+    names = list(known)
+    if getattr(settings, name) not in names:
+        raise ParamsError(f"setting {name!r} got {getattr(settings, name)!r}, expected one of {', '.join(names)}")
 
 
 def _typed(name: str, value: Json, wanted: type[Any]) -> Any:

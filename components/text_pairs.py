@@ -17,6 +17,7 @@ import torch
 from . import texts
 from .contract import Data, Json, Spec
 from .errors import BadInput, DataError, ParamsError
+from .settings import one_of
 from .tables import Rows, column
 from .texts import END, Tokens, Vocabulary
 
@@ -86,11 +87,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("source", "target"):
-            if getattr(self, name) not in VOCABULARIES:
-                known = ", ".join(VOCABULARIES)
-                raise ParamsError(f"setting {name!r} got {getattr(self, name)!r}, expected one of {known}")
-        if self.read not in ENDS:
-            raise ParamsError(f"setting 'read' got {self.read!r}, expected one of {', '.join(ENDS)}")
+            one_of(self, name, VOCABULARIES)
+        one_of(self, "read", ENDS)
         for name, low, high in self.ranges:
             if not low <= getattr(self, name) <= high:
                 expected = f"{low} or more" if high == math.inf else f"{low} to {high}"
@@ -131,10 +129,10 @@ class Pairs:
 
 def vocabularies(data: Data, settings: Settings) -> Vocabularies:
     """Learnt from the training rows. What is written must be what was wanted, so nothing is put into lower case."""
-    return once(data, "vocabularies", cut(settings), lambda: _vocabularies(data, settings))
+    return _once(data, "vocabularies", _cut(settings), lambda: _vocabularies(data, settings))
 
 
-def cut(settings: Settings) -> tuple[Hashable, ...]:
+def _cut(settings: Settings) -> tuple[Hashable, ...]:
     """What decides on the vocabularies of some texts."""
     return settings.source, settings.target, settings.tokens, settings.longest
 
@@ -164,7 +162,17 @@ def pairs(spec: Spec, rows: Rows, known: Vocabularies, settings: Settings) -> Pa
     return Pairs(sources(read, known, settings), Tokens.of([[*part.tolist(), END] for part in parts]))
 
 
-def once(data: Data, what: str, asked: Hashable, make: Callable[[], Made]) -> Made:
+def train_and_val(data: Data, known: Vocabularies, settings: Settings) -> tuple[Pairs, Pairs]:
+    """The train and the val rows, with the `vocabularies` of this data and these settings."""
+
+    def made() -> tuple[Pairs, Pairs]:
+        train, val = (pairs(data.spec, data.splits[name], known, settings) for name in ("train", "val"))
+        return train, val
+
+    return _once(data, "pairs", (*_cut(settings), settings.longest_source, settings.read), made)
+
+
+def _once(data: Data, what: str, asked: Hashable, make: Callable[[], Made]) -> Made:
     """What `make` makes of this very Data, or the last that it made if the same was asked: a process of a sweep begins
     one trial after another with the same texts."""
     if id(data) not in _MADE:

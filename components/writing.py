@@ -23,7 +23,7 @@ from torch.nn import functional
 from . import decoding, texts, wording
 from .contract import Data, Metrics, Objective, Outcomes, Spec
 from .decoding import Cache, Text
-from .text_pairs import Pairs, Settings, Vocabularies, cut, once, pairs, sources, texts_of, vocabularies
+from .text_pairs import Pairs, Settings, Vocabularies, pairs, sources, texts_of, train_and_val, vocabularies
 from .texts import PAD, Ids, Tokens
 from .training import Drawing, Lesson, adam, cosine, parted
 
@@ -57,11 +57,7 @@ class Writer(Protocol):
 def lesson(net: Any, data: Data, settings: Settings, objective: Objective, sparse_lr: float = 0.0) -> Lesson:
     """Teaches a Writer that is an nn.Module, on its device, by the targets of the training rows. `sparse_lr` is that of
     its sparse weights, if it has any."""
-
-    def both() -> list[Pairs]:
-        return [pairs(data.spec, data.splits[name], net.known, settings) for name in ("train", "val")]
-
-    train, val = once(data, "pairs", (*cut(settings), settings.longest_source, settings.read), both)
+    train, val = train_and_val(data, net.known, settings)
 
     def loss(rows_B: torch.Tensor) -> torch.Tensor:
         logits_BTV, ids_BT = net.logits(train, rows_B.cpu())

@@ -44,8 +44,7 @@ from ..contract import (
     Uniform,
 )
 from ..devices import device, seeded
-from ..errors import ParamsError
-from ..settings import configure
+from ..settings import configure, one_of
 from ..states import unpack
 from ..tables import Rows, class_columns, classified, truth
 from ..texts import PAD, UNKNOWN, Tokens, Vocabulary
@@ -91,9 +90,8 @@ class Settings:
     horizon: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in (("cell", CELLS), ("vocabulary", VOCABULARIES)):
-            if getattr(self, name) not in known:
-                raise ParamsError(f"setting {name!r} got {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        one_of(self, "cell", CELLS)
+        one_of(self, "vocabulary", VOCABULARIES)
 
 
 @dataclass(frozen=True)

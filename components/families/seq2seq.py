@@ -51,8 +51,7 @@ from ..contract import (
 )
 from ..decoding import Cache
 from ..devices import device, seeded
-from ..errors import ParamsError
-from ..settings import configure
+from ..settings import configure, one_of
 from ..states import unpack
 from ..text_pairs import Pairs, Ranges, Vocabularies
 from ..texts import PAD, START, UNKNOWN, Tokens
@@ -91,8 +90,7 @@ class Settings(text_pairs.Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cell not in CELLS:
-            raise ParamsError(f"setting 'cell' got {self.cell!r}, expected one of {', '.join(CELLS)}")
+        one_of(self, "cell", CELLS)
 
 
 class Net(nn.Module):

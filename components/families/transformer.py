@@ -54,7 +54,7 @@ from ..contract import (
 from ..decoding import Cache
 from ..devices import device, seeded
 from ..errors import ParamsError
-from ..settings import configure
+from ..settings import configure, one_of
 from ..states import unpack
 from ..text_pairs import Pairs, Ranges, Vocabularies
 from ..texts import PAD, START, UNKNOWN, Tokens
@@ -110,8 +110,7 @@ class Settings(text_pairs.Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.net not in NETS:
-            raise ParamsError(f"setting 'net' got {self.net!r}, expected one of {', '.join(NETS)}")
+        one_of(self, "net", NETS)
         if self.width % (2 * self.heads):
             raise ParamsError(f"setting 'width' got {self.width}, expected a multiple of 2 × {self.heads} heads")
         if self.net == "decoder" and self.source != self.target:
