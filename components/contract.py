@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,9 @@ Metrics: TypeAlias = dict[str, float]  # "split/metric" → value
 Codes: TypeAlias = NDArray[np.float32]  # what a net makes of samples: B × D
 Outcomes: TypeAlias = Mapping[str, NDArray[Any]]  # what came of samples or episodes: the first axis of each array
 Learning: TypeAlias = Literal["supervised", "unsupervised", "reinforcement"]
-Task: TypeAlias = Literal["classification", "regression", "anomaly", "control", "text2text"]
+Task: TypeAlias = Literal[
+    "classification", "regression", "anomaly", "control", "text2text", "representation", "generation"
+]
 Kind: TypeAlias = Literal["number", "category", "date", "tensor", "text"]
 
 SPLITS = ("train", "val", "test")
@@ -74,7 +76,8 @@ class Spec:
     `columns` are the inputs in order, without id, target and split. `classes` are the target's values as
     text, sorted, for classification and anomaly detection. `environment` is a gymnasium id, for control. `user` and
     `item` are the inputs that say who rated what, where the target is a rating. For text2text `columns` is one text
-    and the target is the text that it becomes.
+    and the target is the text that it becomes. Representation and generation learn from the inputs alone; a target, if
+    there is one, is for reports.
     """
 
     dataset: str
@@ -252,3 +255,12 @@ class Family(Protocol[Net]):
         D is the net's own, the same for every batch. Rows that the net takes for alike have codes that are near each
         other, so what is unlike the training rows shows here where it does not in single pixels.
         """
+
+
+@runtime_checkable
+class Generative(Family[Net], Protocol[Net]):
+    """A family that can also make rows that nobody has seen."""
+
+    def sample(self, net: Net, count: int, seed: int) -> pa.RecordBatch:
+        """So many new rows of the spec's input columns, as the dataset has them (types, shapes, range of values). They
+        depend on net, count and seed alone: the global generators are not touched."""

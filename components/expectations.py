@@ -112,9 +112,15 @@ class Expectations(Block):
         if self.environment:
             return ("control",)
         target = self.column("target")
-        if target is None:
-            return ()
-        rule = self.columns[target]
-        if rule.kind == "text":
-            return ("text2text",)
-        return ("regression",) if rule.values is None else ("classification", "anomaly")
+        return (*(_tasks_of(self.columns[target]) if target else ()), *self._without_target())
+
+    def _without_target(self) -> tuple[Task, ...]:
+        """What can be learnt from the inputs alone."""
+        kinds = [rule.kind for rule in self.columns.values() if rule.role == "input"]
+        return ("representation", "generation") if kinds == ["tensor"] else ()
+
+
+def _tasks_of(target: ColumnRule) -> tuple[Task, ...]:
+    if target.kind == "text":
+        return ("text2text",)
+    return ("regression",) if target.values is None else ("classification", "anomaly")

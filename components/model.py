@@ -18,8 +18,8 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .contract import MODEL, Codes, Data, Family, Hyper, Json, Metrics, Outcomes, Spec, State
-from .errors import RegistryError
+from .contract import MODEL, Codes, Data, Family, Generative, Hyper, Json, Metrics, Outcomes, Spec, State
+from .errors import ParamsError, RegistryError
 
 WEIGHTS, DESCRIPTION, PROFILE = "weights.safetensors", "model.json", "profile.json"
 _ROOT = (__package__ or "").removesuffix("components")  # "", or the package that a copy of this one lies in
@@ -46,6 +46,15 @@ class Model:
     def encode(self, batch: pa.RecordBatch) -> Codes:
         """What the net makes of each row before its last layer, codes_BD."""
         return self.family.encode(self.net, batch)
+
+    def sample(self, count: int, seed: int) -> pa.RecordBatch:
+        """So many new rows of the input columns. Raises ParamsError if the family makes none."""
+        if not isinstance(self.family, Generative):
+            raise ParamsError(
+                f"{type(self.family).__name__} makes no samples", fix="ask a pipeline of a generative family"
+            )
+        made: pa.RecordBatch = self.family.sample(self.net, count, seed)
+        return made
 
     def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:
         """What comes of each row (or episode) of the same kind as the model was trained on."""

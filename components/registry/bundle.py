@@ -117,6 +117,10 @@ class Shipped(Model):
             codes: Codes = self.own.encode(batch)
             return codes
 
+    def sample(self, count: int, seed: int) -> pa.RecordBatch:
+        with our_errors():
+            return self.own.sample(count, seed)
+
     def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:
         with our_errors():
             outcomes: Outcomes = self.own.judge(splits, split)
