@@ -215,12 +215,19 @@ def add(
     path: Path,
     target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
     text: Annotated[str | None, typer.Option(help="The column of free text to learn from, and nothing else.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Columns that are the steps of a series, as 't*'; files: a csv is a series.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="The column that says who gave the rating.")] = None,
+    item: Annotated[str | None, typer.Option(help="The column that says what was rated.")] = None,
 ) -> None:
     """Bring a table of your own under data/ and DVC, and name it in params.yaml."""
     from components import versioning
 
     project = _project()
-    versioning.add(project.workspace, name, path, target, project.say, text)
+    given = {"target": target, "text": text, "series": series, "user": user, "item": item}
+    said = {key: value for key, value in given.items() if value is not None}
+    versioning.add(project.workspace, name, path, said, project.say)
 
 
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .. import datasets, intake, params, receipts
 from ..contract import SPLIT
-from ..datasets import parquet, sources, splits
+from ..datasets import parquet, series, sources, splits
 from ..digests import digest
 from ..errors import DataError, DatasetChanged, ParamsError
 from ..params import DatasetBlock, Name, Params
@@ -81,15 +81,15 @@ def fetch(
     return [_fetch(workspace, name, params.datasets[name], say, record) for name in names or params.datasets]
 
 
-def add(workspace: Workspace, name: str, path: Path, target: str | None, say: Say, text: str | None = None) -> Fetched:
+def add(workspace: Workspace, name: str, path: Path, said: Mapping[str, str], say: Say) -> Fetched:
     """Copy a csv or Parquet file (or a folder of them) to data/sources/, build dataset `name` from it, name both in
     data.dvc, and add the dataset's block to params.yaml. Where the block is there, it is a new version of the file.
-    `target` and `text` name columns, as in the block.
+    `said`: what the block says of the table's columns beside its place (target, text, series, user, item).
 
     Raises ParamsError if the name is taken by something else or no target is known, DataError if the file is no use;
     then nothing has changed.
     """
-    block = _block_for(workspace, name, path, {"target": target, "text": text})
+    block = _block_for(workspace, name, path, said)
     place = workspace.root / str(block.table)
     expected = workspace.expectations(name).is_file()
     aside = place.parent / f".{name}.{os.getpid()}"
@@ -109,7 +109,7 @@ def add(workspace: Workspace, name: str, path: Path, target: str | None, say: Sa
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     if name not in params.load(workspace).datasets:
-        blocks.add_dataset(workspace, name, block.model_dump(include={"table", "target", "text"}, exclude_none=True))
+        blocks.add_dataset(workspace, name, {"table": block.table or "", **said})
         say(f"{name}: added to {workspace.params.name}; what it promises is in expectations/{name}.yaml")
     files = [workspace.data(name), *intake.files(place).values()]
     return Fetched(name, "built", md5, _record(workspace, files, say))
@@ -224,8 +224,8 @@ def _md5(workspace: Workspace, file: Path) -> str:
 # ── a file of the user's ────────────────────────────────────────────────────────────────────────────────
 
 
-def _block_for(workspace: Workspace, name: str, path: Path, named: Mapping[str, str | None]) -> DatasetBlock:
-    """The dataset's block in params.yaml, or the one that it is to get. `named`: columns by their key in the block."""
+def _block_for(workspace: Workspace, name: str, path: Path, said: Mapping[str, str]) -> DatasetBlock:
+    """The dataset's block in params.yaml, or the one that it is to get, of which `said` is all but the place."""
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
@@ -238,7 +238,7 @@ def _block_for(workspace: Workspace, name: str, path: Path, named: Mapping[str, 
     block = params.load(workspace).datasets.get(name)
     where = f"params.yaml datasets.{name}"
     if block is None:
-        if named["target"] is None:
+        if "target" not in said and said.get("series") != series.FILES:
             columns = ", ".join(sources.find(source).names[:30])
             raise ParamsError(
                 "no target given",
@@ -246,14 +246,14 @@ def _block_for(workspace: Workspace, name: str, path: Path, named: Mapping[str, 
                 why=f"columns are {columns}",
                 fix="--target COLUMN",
             )
-        return DatasetBlock(table=place, target=named["target"], text=named["text"])
+        return DatasetBlock(table=place, **said)
     if block.table != place:
         reads = f"reads {block.table}" if block.table else "is no table"
         raise ParamsError(f"dataset {name!r} is there already, and {reads}", where=where, fix="choose another name")
-    for key, column in named.items():
+    for key, value in said.items():
         stands = getattr(block, key)
-        if column not in (None, stands):
-            raise ParamsError(f"{key} is {stands!r} already, got {column!r}", where=where, fix="edit the block first")
+        if value != stands:
+            raise ParamsError(f"{key} is {stands!r} already, got {value!r}", where=where, fix="edit the block first")
     return block
 
 

@@ -86,7 +86,7 @@ def test_a_name_on_the_command_line_is_no_path(
     with pytest.raises(ParamsError, match="no pipeline"):
         cli.stage("validate", name)
     with pytest.raises(ParamsError, match="no name for a dataset"):
-        versioning.add(deep, name, tmp_path / "rows.csv", "depth", print)
+        versioning.add(deep, name, tmp_path / "rows.csv", {"target": "depth"}, print)
     assert everything(tmp_path) == before and not Path("/tmp/escape.lock").exists()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -214,7 +215,7 @@ def test_adding_a_file_makes_a_dataset(workspace: Workspace, tmp_path_factory: p
     given = tmp_path_factory.mktemp("downloads") / "Old Ships.CSV"
     given.write_text(TABLE)
     said: list[str] = []
-    fetched = versioning.add(workspace, "ships", given, "sold", said.append)
+    fetched = versioning.add(workspace, "ships", given, {"target": "sold"}, said.append)
     assert fetched.action == "built" and fetched.recorded
     assert workspace.params.read_text() == (
         "datasets:  # ours\n"
@@ -236,10 +237,10 @@ def test_adding_a_file_makes_a_dataset(workspace: Workspace, tmp_path_factory: p
 def test_adding_again_is_a_new_version(workspace: Workspace, tmp_path: Path) -> None:
     given = tmp_path / "given.csv"
     given.write_text(TABLE)
-    first = versioning.add(workspace, "ships", given, "sold", lambda _: None)
+    first = versioning.add(workspace, "ships", given, {"target": "sold"}, lambda _: None)
     text, promised = workspace.params.read_text(), workspace.expectations("ships").read_text()
     given.write_text(TABLE + "900,1.5,a,yes\n")
-    second = versioning.add(workspace, "ships", given, None, lambda _: None)
+    second = versioning.add(workspace, "ships", given, {}, lambda _: None)
     assert second.md5 != first.md5 and second.recorded
     assert (workspace.params.read_text(), workspace.expectations("ships").read_text()) == (text, promised)
     assert (workspace.root / "data/sources/ships.csv").read_text() == given.read_text()
@@ -248,19 +249,41 @@ def test_adding_again_is_a_new_version(workspace: Workspace, tmp_path: Path) -> 
 def test_a_table_with_text_is_added_with_its_column(workspace: Workspace, tmp_path: Path) -> None:
     lines = "".join(f"the {i} ships of no {i * 7},{'yes' if i % 2 else 'no'}\n" for i in range(200))
     (tmp_path / "given.csv").write_text("log,sold\n" + lines)
-    versioning.add(workspace, "ships", tmp_path / "given.csv", "sold", lambda _: None, "log")
+    versioning.add(workspace, "ships", tmp_path / "given.csv", {"target": "sold", "text": "log"}, lambda _: None)
     block = params.load(workspace).datasets["ships"]
     assert (block.text, block.target) == ("log", "sold")
     assert parquet.read(workspace.data("ships")).num_rows == 200
     with pytest.raises(ParamsError, match="text is 'log' already, got 'sold'"):
-        versioning.add(workspace, "ships", tmp_path / "given.csv", None, lambda _: None, "sold")
+        versioning.add(workspace, "ships", tmp_path / "given.csv", {"text": "sold"}, lambda _: None)
+
+
+def test_series_and_ratings_are_added_with_what_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    """A wide table, a folder of recordings by class, and ratings: no line of params.yaml is written by hand."""
+    draw = np.random.default_rng(0)
+    wide = "".join(f"m{i},{'ab'[i % 2]},{draw.normal():.3f},{draw.normal():.3f}\n" for i in range(60))
+    (tmp_path / "wide.csv").write_text("id,state,t0,t1\n" + wide)
+    versioning.add(workspace, "wide", tmp_path / "wide.csv", {"target": "state", "series": "t*"}, lambda _: None)
+    for i in range(60):
+        file = tmp_path / "recordings" / "ab"[i % 2] / f"{i}.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x,y\n" + "".join(f"{draw.normal():.3f},{draw.normal():.3f}\n" for _ in range(5)))
+    versioning.add(workspace, "recordings", tmp_path / "recordings", {"series": "files"}, lambda _: None)
+    rated = "".join(f"u{i % 20},i{i // 20},{draw.integers(1, 6)}\n" for i in range(200))
+    (tmp_path / "rated.csv").write_text("who,what,stars\n" + rated)
+    said = {"target": "stars", "user": "who", "item": "what"}
+    versioning.add(workspace, "rated", tmp_path / "rated.csv", said, lambda _: None)
+    blocks = params.load(workspace).datasets
+    assert (blocks["wide"].series, blocks["recordings"].series) == ("t*", "files")
+    assert (blocks["rated"].user, blocks["rated"].item) == ("who", "what")
+    shapes = {n: parquet.read(workspace.data(n))["series"].type.shape for n in ("wide", "recordings")}
+    assert shapes == {"wide": [1, 2], "recordings": [2, 5]}
 
 
 def test_adding_a_folder_tracks_each_file(workspace: Workspace, tmp_path: Path) -> None:
     for i in range(2):
         (tmp_path / "parts").mkdir(exist_ok=True)
         (tmp_path / "parts" / f"{i}.csv").write_text(TABLE.replace("\n", f"\n{i}9").rpartition("\n")[0] + "\n")
-    versioning.add(workspace, "ships", tmp_path / "parts", "sold", lambda _: None)
+    versioning.add(workspace, "ships", tmp_path / "parts", {"target": "sold"}, lambda _: None)
     assert list(tracked.md5s(workspace)) == [
         "data/ships.parquet",
         "data/sources/ships/0.csv",
@@ -289,7 +312,7 @@ def test_adding_what_is_no_use_changes_nothing(
     before = sorted(p for p in workspace.root.rglob("*") if ".tidemill" not in p.parts and p.is_file())
     text = workspace.params.read_text()
     with pytest.raises((ParamsError, DataError), match=fault):
-        versioning.add(workspace, name, tmp_path / "given.csv", target, lambda _: None)
+        versioning.add(workspace, name, tmp_path / "given.csv", {"target": target} if target else {}, lambda _: None)
     assert sorted(p for p in workspace.root.rglob("*") if ".tidemill" not in p.parts and p.is_file()) == before
     assert workspace.params.read_text() == text
 
@@ -309,7 +332,7 @@ def test_a_block_is_added_wherever_datasets_stand(tmp_path: Path, text: str) -> 
     workspace = Workspace(tmp_path)
     workspace.params.write_text(text)
     (tmp_path / "given.csv").write_text(TABLE)
-    versioning.add(workspace, "ships", tmp_path / "given.csv", "sold", lambda _: None)
+    versioning.add(workspace, "ships", tmp_path / "given.csv", {"target": "sold"}, lambda _: None)
     known = params.load(workspace)
     assert known.seed == (3 if "seed" in text else 0)
     assert list(known.datasets) == [*(["digits"] if "digits" in text else []), "ships"]
