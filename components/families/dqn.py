@@ -15,10 +15,9 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -48,14 +47,14 @@ from ..contract import (
     Uniform,
 )
 from ..devices import device, seeded
-from ..environments import EPISODES, Replay, observation_column
+from ..environments import EPISODES, Arena, Replay, observation_column
 from ..errors import BadInput
+from ..rollouts import Rollouts
 from ..settings import configure
 from ..states import Parts, pack, unpack
 from ..training import adam
 
 Floats: TypeAlias = NDArray[np.float32]
-Step: TypeAlias = tuple[Floats, int, float]  # x_O, the action then, its reward
 OUTPUTS = pa.schema([("action", pa.int64()), ("value", pa.float32())])
 
 
@@ -72,6 +71,7 @@ class Settings:
     gamma: float = 0.99
     look_ahead: int = 20
     batch_rows: int = 64
+    environments: int = 8
     steps: int = 1000
     warm_up: int = 1000
     explore: float = 0.05
@@ -120,18 +120,15 @@ class Net(nn.Module):
 
 @dataclass
 class Learner:
-    """One trial under way. `epoch`, `episodes`, `steps` and `updates` count from the trial's beginning."""
+    """One trial under way. `epoch` and `updates` count from the trial's beginning."""
 
     settings: Settings
-    seed: int
-    environment: Any
+    rollouts: Rollouts
     net: Net
     target: Net
     optimizer: torch.optim.Optimizer
     replay: Replay
     epoch: int = 0
-    episodes: int = 0
-    steps: int = 0
     updates: int = 0
     best: float = float("nan")
     best_tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -139,47 +136,45 @@ class Learner:
     def learn_epoch(self) -> Metrics:
         """Whole episodes, until `settings.steps` are made and something was learnt."""
         self.epoch += 1
-        generator, goal = seeded(self.seed, self.epoch), self.steps + self.settings.steps
-        returns: list[float] = []
-        losses: list[torch.Tensor] = []
-        while self.steps < goal or not losses:
-            returns.append(self._play_episode(generator, losses))
-        return {"train/loss": float(torch.stack(losses).mean()), "train/return": float(np.mean(returns))}
+        generator = seeded(self.rollouts.seed, self.epoch)
+        goal, losses = self.rollouts.steps + self.settings.steps, list[torch.Tensor]()
 
-    def _play_episode(self, generator: np.random.Generator, losses: list[torch.Tensor]) -> float:
-        """Act and learn for one episode; returns its return, and adds its losses to `losses`."""
-        x, _ = self.environment.reset(seed=environments.training_seed(self.seed, self.episodes))
-        x_O, total, ended = environments.flat(x), 0.0, False
-        recent: deque[Step] = deque()
-        while not ended:
-            action = self._act(x_O, generator)
-            after, reward, terminated, truncated, _ = self.environment.step(action + self.net.first)
-            recent.append((x_O, action, float(reward)))
-            x_O, ended, total = environments.flat(after), terminated or truncated, total + float(reward)
-            self._remember(recent, x_O, terminated, ended)
-            self.steps += 1
-            if self.steps >= self.settings.warm_up and self.steps % self.settings.update_every == 0:
+        def act(x_NO: Floats) -> tuple[list[int], list[int]]:
+            action_N = self._act(x_NO, generator)
+            return action_N, [action + self.net.first for action in action_N]
+
+        for made in self.rollouts.play(act, lambda: self.rollouts.steps >= goal and bool(losses)):
+            for _ in range(self._due(made)):
                 losses.append(
                     self._update(self.replay.sample(self.settings.batch_rows, generator, self.net.shift.device))
                 )
-        self.episodes += 1
-        return total
+        return {
+            "train/loss": float(torch.stack(losses).mean()),
+            "train/return": float(np.mean(self.rollouts.returns)),
+            "train/steps": float(self.rollouts.steps),
+        }
 
-    def _remember(self, recent: deque[Step], after_O: Floats, terminated: bool, ended: bool) -> None:
-        """Move steps whose return is complete into the buffer: the oldest one, or all where the episode ends."""
-        gamma = self.settings.gamma
-        while recent and (ended or len(recent) == self.settings.look_ahead):
-            rewards = sum(gamma**k * reward for k, (_, _, reward) in enumerate(recent))
-            discount = 0.0 if terminated else gamma ** len(recent)
-            before_O, action, _ = recent.popleft()
-            self.replay.add(before=before_O, action=action, reward=rewards, discount=discount, after=after_O)
+    def _due(self, made: int) -> int:
+        """Updates that the last `made` steps call for."""
+        steps, every = self.rollouts.steps, self.settings.update_every
+        return (
+            steps // every - max(steps - made, self.settings.warm_up - 1) // every
+            if steps >= self.settings.warm_up
+            else 0
+        )
 
-    def _act(self, x_O: Floats, generator: np.random.Generator) -> int:
-        done = min(1.0, self.steps / max(1, self.settings.explore_steps))
-        if generator.random() < 1 - (1 - self.settings.explore) * done:
-            return int(generator.integers(self.net.actions))
+    def _act(self, x_NO: Floats, generator: np.random.Generator) -> list[int]:
+        """Numbers of actions: the greedy ones, but for a share that falls."""
+        done = min(1.0, self.rollouts.steps / max(1, self.settings.explore_steps))
+        random_N = generator.random(len(x_NO)) < 1 - (1 - self.settings.explore) * done
+        drawn_N = generator.integers(self.net.actions, size=len(x_NO))
+        if random_N.all():
+            drawn: list[int] = drawn_N.tolist()
+            return drawn
         with torch.inference_mode():
-            return int(self.net(torch.from_numpy(x_O).to(self.net.shift.device)).argmax())
+            greedy_N = self.net(torch.from_numpy(x_NO).to(self.net.shift.device)).argmax(1).cpu().numpy()
+        chosen: list[int] = np.where(random_N, drawn_N, greedy_N).tolist()
+        return chosen
 
     def _update(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One step down the Huber loss of the temporal difference. The net chooses the next action, the target net
@@ -208,9 +203,9 @@ class Learner:
         def keep() -> State:
             if self.epoch != number:
                 raise RuntimeError(f"the state of epoch {number} is gone: ask for it before the next epoch")
-            counts = {name: getattr(self, name) for name in ("epoch", "episodes", "steps", "updates")}
-            # The best return goes as text: JSON has no NaN.
-            progress = {**counts, "added": self.replay.added, "best": repr(self.best)}
+            counts = {"epoch": self.epoch, "updates": self.updates, "added": self.replay.added}
+            played = {"episodes": self.rollouts.episodes, "steps": self.rollouts.steps}
+            progress = {**counts, **played, "best": repr(self.best)}  # as text: JSON has no NaN
             model = {"actions": self.net.actions, "first": self.net.first}
             kept = {**self.replay.filled(), **self.best_tensors}
             return pack(self._parts(), {"progress": progress, "model": model}, kept)
@@ -220,8 +215,8 @@ class Learner:
     def go_on(self, state: State) -> None:
         unpack(state, self._parts())
         kept = state.scalars["progress"]
-        self.epoch, self.episodes = kept["epoch"], kept["episodes"]
-        self.steps, self.updates, self.best = kept["steps"], kept["updates"], float(kept["best"])
+        self.epoch, self.updates, self.best = kept["epoch"], kept["updates"], float(kept["best"])
+        self.rollouts.episodes, self.rollouts.steps = kept["episodes"], kept["steps"]
         self.best_tensors = {name: tensor.clone() for name, tensor in state.served().tensors.items()}
         self.replay.fill(state, kept["added"])
 
@@ -248,18 +243,18 @@ class Dqn:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, spec, where = configure(Settings, hyper), data.spec, device()
         seeded(seed)
-        environment = environments.make(spec, "Discrete")
-        space, column = environment.action_space, observation_column(spec)
+        practice, arena = (Arena(spec, "Discrete", count) for count in (settings.environments, EPISODES["val"]))
+        space, column = practice.worlds[0].action_space, observation_column(spec)
         net = Net(column, int(space.n), int(space.start), settings)
         recorded_NO = environments.observations(data.splits["train"], column)
-        net.shift, net.factor = environments.scale(environment.observation_space, recorded_NO)
+        net.shift, net.factor = environments.scale(practice.worlds[0].observation_space, recorded_NO)
         net.to(where)
         replay = Replay(settings.replay, len(net.shift), torch.zeros((), dtype=torch.int64))
         target = copy.deepcopy(net).requires_grad_(False)
-        learner = Learner(settings, seed, environment, net, target, adam(net.parameters(), settings.lr), replay)
+        rollouts = Rollouts(practice, replay, seed, settings.gamma, settings.look_ahead)
+        learner = Learner(settings, rollouts, net, target, adam(net.parameters(), settings.lr), replay)
         if state is not None:
             learner.go_on(state)
-        arena = [environments.make(spec, "Discrete") for _ in range(EPISODES["val"])]
         while True:
             metrics = learner.learn_epoch() | environments.measure(environments.play(net.greedy, arena, "val"), "val")
             learner.keep_best(metrics["val/return"], self.objective(spec))
@@ -272,8 +267,7 @@ class Dqn:
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         """Returns of greedy episodes: each split has seeds of its own, the same for every net."""
-        arena = [environments.make(data.spec, "Discrete") for _ in range(EPISODES[split])]
-        return environments.play(net.greedy, arena, split)
+        return environments.play(net.greedy, Arena(data.spec, "Discrete", EPISODES[split]), split)
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
         return environments.measure(outcomes, split)

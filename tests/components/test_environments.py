@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary
 
 from components import environments
 from components.contract import SPLITS, Column, Data, Spec, State
-from components.environments import SEEDS, TRAINING_SEEDS, Replay
+from components.environments import SEEDS, TRAINING_SEEDS, Arena, Replay
 from components.errors import DataError
 
 POSITION = (Column("observation", "tensor", "float32", (1,)),)
@@ -126,14 +126,14 @@ def test_episodes_in_step_are_those_one_after_the_other() -> None:
         """Right, but at cell 1 left: starts at 0 and 1 never arrive."""
         return [5 if x == 1 else 6 for x in x_NO[:, 0].tolist()]
 
-    arena = [environments.make(spec("Corridor-v0"), "Discrete") for _ in range(8)]
+    arena = Arena(spec("Corridor-v0"), "Discrete", 8)
     outcomes = environments.play(policy, arena, "val")
     together = environments.measure(outcomes, "val")
-    alone = []
+    alone, world = [], arena.worlds[0]
     for i in range(8):
-        x, total, ended = arena[0].reset(seed=SEEDS["val"] + i)[0], 0.0, False
+        x, total, ended = world.reset(seed=SEEDS["val"] + i)[0], 0.0, False
         while not ended:
-            x, reward, terminated, truncated, _ = arena[0].step(policy(torch.tensor(x)[None])[0])
+            x, reward, terminated, truncated, _ = world.step(policy(torch.tensor(x)[None])[0])
             total, ended = total + reward, terminated or truncated
         alone.append(total)
     assert set(alone) == {9.0, -12.0} and outcomes["return"].tolist() == alone
