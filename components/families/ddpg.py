@@ -73,7 +73,7 @@ class Settings:
     and the targets), `smoothing` (deviation of the noise on the target policy's action; cut at 2.5 times that). None of
     them: 1, 1, 0."""
 
-    width: int = 128
+    width: int = 64
     depth: int = 2
     actor_lr: float = 1e-3
     critic_lr: float = 1e-3
@@ -86,7 +86,7 @@ class Settings:
     batch_rows: int = 128
     environments: int = 5
     steps: int = 1000
-    warm_up: int = 1000
+    warm_up: int = 800
     replay: int = 100_000
 
 
