@@ -7,6 +7,7 @@ rows, O elements of an observation, D elements of an action.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from .contract import Column, Data, Metrics, Outcomes, Spec, State
-from .errors import DataError
+from .errors import BadInput, DataError
 from .tables import Rows, numbers, tensors
 
 # Observations x_NO → an action for each, as the space has it.
@@ -40,6 +41,24 @@ def observation_column(spec: Spec) -> Column:
     return spec.columns[0]
 
 
+def opened(spec: Spec, drawn: str | None = None) -> Any:
+    """The environment of a dataset, with its settings and in its wrappers. `drawn`: its render mode. Raises DataError
+    if there is none of this name, or if it cannot be made so."""
+    import gymnasium
+
+    told = {**spec.environment_settings, **({"render_mode": drawn} if drawn else {})}
+    try:
+        made = gymnasium.make(spec.environment or "", disable_env_checker=True, **told)
+        for path in spec.environment_wrappers:
+            module, _, name = path.partition(":")
+            made = getattr(importlib.import_module(module), name)(made)
+    except (gymnasium.error.Error, ImportError, AttributeError, TypeError, ValueError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        fix = "mend its name, settings and wrappers in the dataset, or install the package that brings it"
+        raise DataError(f"no environment {spec.environment!r}", where=spec.dataset, why=why, fix=fix) from error
+    return made
+
+
 def make(spec: Spec, actions: str) -> Any:
     """The environment of a dataset, whose action space must be of the kind named `actions` ("Discrete", "Box").
 
@@ -47,12 +66,7 @@ def make(spec: Spec, actions: str) -> Any:
     """
     import gymnasium
 
-    name = spec.environment
-    try:
-        environment = gymnasium.make(name or "", disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError) as error:
-        why, fix = str(error).splitlines()[0], "mend its name in the dataset, or install the package that brings it"
-        raise DataError(f"no environment {name!r}", where=spec.dataset, why=why, fix=fix) from error
+    environment, name = opened(spec), spec.environment
     space, seen, shape = environment.action_space, environment.observation_space, observation_column(spec).shape
     alike = isinstance(seen, gymnasium.spaces.Box) and math.prod(seen.shape) == math.prod(shape)
     faults = {
@@ -74,6 +88,14 @@ def flat(observation: Any) -> NDArray[np.float32]:
 def observations(rows: Rows, column: Column) -> torch.Tensor:
     """Recorded observations, x_NO in float32."""
     return tensors(rows, column).reshape(rows.num_rows, math.prod(column.shape)).float()
+
+
+def finite(rows: Rows, column: Column) -> torch.Tensor:
+    """Observations to be scored, x_NO. Raises BadInput if an element is not finite."""
+    x_NO = observations(rows, column)
+    if not x_NO.isfinite().all():
+        raise BadInput(f"column {column.name!r} holds observations that are not finite")
+    return x_NO
 
 
 def scale(space: Any, recorded_NO: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,7 +242,10 @@ class Replay:
 
     def sample(self, count: int, generator: np.random.Generator, where: torch.device) -> dict[str, torch.Tensor]:
         drawn = torch.from_numpy(generator.integers(0, len(self), count))
-        return {name: rows[drawn].to(where) for name, rows in self.rows.items()}
+        return {name: rows.index_select(0, drawn).to(where) for name, rows in self.rows.items()}
+
+    def learnt(self, batch: dict[str, torch.Tensor], error_B: torch.Tensor) -> None:
+        """How wrong the net was about a batch: nothing to this memory, which draws all alike."""
 
     def filled(self) -> dict[str, torch.Tensor]:
         """What a State keeps, beside the number `added`."""

@@ -50,7 +50,7 @@ from ..contract import (
 )
 from ..devices import device, seeded
 from ..environments import EPISODES, Arena, Replay, observation_column
-from ..errors import BadInput, DataError
+from ..errors import DataError
 from ..rollouts import Rollouts
 from ..settings import configure
 from ..states import Parts, unpack
@@ -279,7 +279,7 @@ class Ddpg:
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The policy's action for each observation, a list of the elements of the environment's, and its value: the
         discounted return that it promises."""
-        action_NA, value_N = net.best(_observations(net, batch))
+        action_NA, value_N = net.best(environments.finite(batch, net.column))
         offsets = np.arange(len(action_NA) + 1, dtype=np.int32) * net.action
         actions = pa.ListArray.from_arrays(pa.array(offsets), pa.array(action_NA.reshape(-1).numpy()))
         return pa.record_batch([actions, pa.array(value_N.numpy())], schema=OUTPUTS)
@@ -287,7 +287,7 @@ class Ddpg:
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The actor's last hidden layer; the scaled observations where there is none."""
-        codes: Codes = net.actor[:-2](net.seen(_observations(net, batch))).cpu().numpy()
+        codes: Codes = net.actor[:-2](net.seen(environments.finite(batch, net.column))).cpu().numpy()
         return codes
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
@@ -299,12 +299,11 @@ def bounds(arena: Arena, spec: Spec) -> tuple[torch.Tensor, torch.Tensor]:
     space = arena.worlds[0].action_space
     low_A, high_A = (torch.from_numpy(environments.flat(side)) for side in (space.low, space.high))
     if space.dtype.kind != "f" or not (high_A - low_A).isfinite().all():
-        why, fix = (
-            f"its actions are {space}, not floats with bounds",
-            "give it bounds: gymnasium.wrappers.RescaleAction",
-        )
         raise DataError(
-            f"environment {spec.environment!r} does not fit the family", where=spec.dataset, why=why, fix=fix
+            f"environment {spec.environment!r} does not fit the family",
+            where=spec.dataset,
+            why=f"its actions are {space}, not floats with bounds",
+            fix="name a wrapper that gives them bounds in the dataset's environment_wrappers",
         )
     return low_A, high_A
 
@@ -317,11 +316,3 @@ def as_actions(told_NA: torch.Tensor, arena: Arena) -> list[NDArray[Any]]:
 
 def _played(net: Net, arena: Arena, split: str) -> Outcomes:
     return environments.play(lambda x_NO: as_actions(net.best(x_NO)[0], arena), arena, split)
-
-
-def _observations(net: Net, batch: pa.RecordBatch) -> torch.Tensor:
-    """x_NO. Raises BadInput if an element is not finite."""
-    x_NO = environments.observations(batch, net.column)
-    if not x_NO.isfinite().all():
-        raise BadInput(f"column {net.column.name!r} holds observations that are not finite")
-    return x_NO

@@ -1,13 +1,14 @@
-"""dqn: deep Q-learning after Mnih et al. 2015, "Human-level control through deep reinforcement learning", with double
-Q-learning (van Hasselt et al. 2016), for any gymnasium environment with Box observations and Discrete actions.
+"""dqn: deep Q-learning after Mnih et al. 2015, "Human-level control through deep reinforcement learning", for any
+gymnasium environment with Box observations and Discrete actions. As settings: double Q-learning (van Hasselt et al.
+2016), dueling streams (Wang et al. 2016), returns over n steps (Sutton 1988) and prioritised replay (Schaul et al.
+2016, in priorities.py), which Hessel et al. 2018, "Rainbow", put together.
 
 How it differs: an MLP on vectors instead of a convolutional net on frames; AdamW instead of RMSProp; observations are
-scaled by the space's bounds; the gradient's norm is clipped beside the Huber loss; a time limit does not end the world
-(Pardo et al. 2018): the value of what would have followed counts. Each epoch is measured on greedy episodes with
-fixed seeds, and the best net so far is what is served. An epoch ends with an episode, so that no environment's state
-is kept.
+scaled by the space's bounds; the gradient's norm is clipped beside the Huber loss; several environments play in step.
+Each epoch is measured on greedy episodes with fixed seeds, and the best net so far is what is served. An epoch ends
+when all episodes have, so that no environment's state is kept.
 
-Legend: B transitions of a batch, N rows, O elements of an observation, D of a code, A actions.
+Legend: B transitions of a batch, N rows or environments, O elements of an observation, D of a code, A actions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from .. import environments
+from .. import environments, gradients
 from ..contract import (
     MODEL,
     Choice,
@@ -48,7 +49,7 @@ from ..contract import (
 )
 from ..devices import device, seeded
 from ..environments import EPISODES, Arena, Replay, observation_column
-from ..errors import BadInput
+from ..priorities import Prioritised
 from ..rollouts import Rollouts
 from ..settings import configure
 from ..states import Parts, pack, unpack
@@ -60,18 +61,28 @@ OUTPUTS = pa.schema([("action", pa.int64()), ("value", pa.float32())])
 
 @dataclass(frozen=True)
 class Settings:
-    """`look_ahead`: steps whose rewards a return sums before it turns to the target net. `steps`: of the environment
-    in an epoch, at least; before the first update come `warm_up` of them.
-    `explore_steps`: over which the share of random actions falls from 1 to `explore`. `update_every`: steps between
-    updates of the net; `target_every`: updates between copies into the target net. `replay`: transitions remembered."""
+    """`look_ahead`: steps whose rewards a return sums before it turns to the target net, without correction for the
+    older policy. `double`: the net chooses the action that the target net values. `dueling`: see Net. `prioritised`:
+    the exponent alpha of Schaul et al.; 0: all transitions alike. Its correction's exponent grows from `correct` to 1
+    over `correct_steps` steps.
+
+    `environments`: that play in step. `steps`: of all of them in an epoch, at least; before the first update come
+    `warm_up`. `explore_steps`: over which the share of random actions falls from 1 to `explore`. `update_every`: steps
+    between updates of the net; `target_every`: updates between copies into the target net. `replay`: transitions
+    remembered."""
 
     width: int = 128
     depth: int = 2
+    double: bool = True
+    dueling: bool = False
+    prioritised: float = 0.0
+    correct: float = 0.4
+    correct_steps: int = 20_000
+    look_ahead: int = 20
     lr: float = 2e-3
     gamma: float = 0.99
-    look_ahead: int = 20
     batch_rows: int = 64
-    environments: int = 8
+    environments: int = 4
     steps: int = 1000
     warm_up: int = 1000
     explore: float = 0.05
@@ -84,7 +95,11 @@ class Settings:
 
 class Net(nn.Module):
     """Values of the actions, q_BA, of observations x_BO: an MLP on (x - shift) * factor. `column` holds the
-    observations in a table; `first` is the environment's name for action 0."""
+    observations in a table; `first` is the environment's name for action 0.
+
+    With dueling, half of the last hidden layer says what the observation is worth, the other half by how much each
+    action is better than their mean: two streams with a hidden layer each, as the paper has them.
+    """
 
     shift: torch.Tensor
     factor: torch.Tensor
@@ -96,14 +111,24 @@ class Net(nn.Module):
         self.register_buffer("shift", torch.zeros(widths[0]))
         self.register_buffer("factor", torch.ones(widths[0]))
         hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], actions))
+        self.layers = nn.Sequential(*hidden)
+        half = widths[-1] // 2 if settings.dueling else 0  # of the code, for the worth
+        self.worth = nn.Linear(half, 1) if half else None
+        self.last = nn.Linear(widths[-1] - half, actions)
 
     def hidden(self, x_BO: torch.Tensor) -> torch.Tensor:
-        x_BD: torch.Tensor = self.layers[:-1]((x_BO - self.shift) * self.factor)
+        x_BD: torch.Tensor = self.layers((x_BO - self.shift) * self.factor)
         return x_BD
 
     def forward(self, x_BO: torch.Tensor) -> torch.Tensor:
-        q_BA: torch.Tensor = self.layers((x_BO - self.shift) * self.factor)
+        x_BD = self.hidden(x_BO)
+        q_BA: torch.Tensor
+        if self.worth is None:
+            q_BA = self.last(x_BD)
+            return q_BA
+        half = self.worth.in_features
+        better_BA = self.last(x_BD[:, half:])
+        q_BA = self.worth(x_BD[:, :half]) + better_BA - better_BA.mean(1, keepdim=True)
         return q_BA
 
     @torch.inference_mode()
@@ -132,6 +157,9 @@ class Learner:
     updates: int = 0
     best: float = float("nan")
     best_tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights = list(self.net.parameters())
 
     def learn_epoch(self) -> Metrics:
         """Whole episodes, until `settings.steps` are made and something was learnt."""
@@ -176,18 +204,21 @@ class Learner:
         chosen: list[int] = np.where(random_N, drawn_N, greedy_N).tolist()
         return chosen
 
-    def _update(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """One step down the Huber loss of the temporal difference. The net chooses the next action, the target net
-        values it (double Q-learning). All in float32: in bfloat16 values near 100 are half a point apart."""
+    def _update(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """One step down the Huber loss of the temporal difference. All in float32: in bfloat16 values near 100 are half
+        a point apart."""
         with torch.no_grad():
-            chosen_B1 = self.net(batch["after"]).argmax(1, keepdim=True)
-            value_B = self.target(batch["after"]).gather(1, chosen_B1)[:, 0]
+            following_BA = self.target(batch["after"])
+            chosen_BA = self.net(batch["after"]) if self.settings.double else following_BA
+            wanted_B = batch["reward"] + batch["discount"] * following_BA.gather(1, chosen_BA.argmax(1)[:, None])[:, 0]
         q_B = self.net(batch["before"]).gather(1, batch["action"][:, None])[:, 0]
-        loss = functional.smooth_l1_loss(q_B, batch["reward"] + batch["discount"] * value_B)
-        self.optimizer.zero_grad(set_to_none=True)
+        loss_B = functional.smooth_l1_loss(q_B, wanted_B, reduction="none")
+        loss = (loss_B * batch["weight"] if "weight" in batch else loss_B).mean()
+        gradients.drop(self.weights)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip)
+        gradients.clip(self.weights, self.settings.clip)
         self.optimizer.step()
+        self.replay.learnt(batch, q_B - wanted_B)
         self.updates += 1
         if self.updates % self.settings.target_every == 0:
             self.target.load_state_dict(self.net.state_dict())
@@ -238,6 +269,10 @@ class Dqn:
             "lr": Uniform(5e-4, 2e-3, log=True, mutable=True),
             "gamma": Choice((0.98, 0.99)),
             "target_every": Choice((50, 100, 200)),
+            "look_ahead": Choice((5, 10, 20)),
+            "double": Choice((True, False)),
+            "dueling": Choice((True, False)),
+            "prioritised": Choice((0.0, 0.6)),
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
@@ -249,7 +284,7 @@ class Dqn:
         recorded_NO = environments.observations(data.splits["train"], column)
         net.shift, net.factor = environments.scale(practice.worlds[0].observation_space, recorded_NO)
         net.to(where)
-        replay = Replay(settings.replay, len(net.shift), torch.zeros((), dtype=torch.int64))
+        replay = _replay(settings, len(net.shift))
         target = copy.deepcopy(net).requires_grad_(False)
         rollouts = Rollouts(practice, replay, seed, settings.gamma, settings.look_ahead)
         learner = Learner(settings, rollouts, net, target, adam(net.parameters(), settings.lr), replay)
@@ -278,23 +313,24 @@ class Dqn:
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The greedy action for each observation, and its value: the discounted return that it promises."""
-        x_NO = _observations(net, batch)
+        x_NO = environments.finite(batch, net.column)
         value_N, action_N = net.best(x_NO)
         return pa.record_batch([pa.array(action_N.numpy()), pa.array(value_N.numpy())], schema=OUTPUTS)
 
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The last hidden layer; the scaled observations where there is none."""
-        codes: Codes = net.hidden(_observations(net, batch).to(net.shift.device)).cpu().numpy()
+        codes: Codes = net.hidden(environments.finite(batch, net.column).to(net.shift.device)).cpu().numpy()
         return codes
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
         return OUTPUTS
 
 
-def _observations(net: Net, batch: pa.RecordBatch) -> torch.Tensor:
-    """x_NO. Raises BadInput if an element is not finite."""
-    x_NO = environments.observations(batch, net.column)
-    if not x_NO.isfinite().all():
-        raise BadInput(f"column {net.column.name!r} holds observations that are not finite")
-    return x_NO
+def _replay(settings: Settings, elements: int) -> Replay:
+    """A memory of observations of so many elements."""
+    action = torch.zeros((), dtype=torch.int64)
+    if not settings.prioritised:
+        return Replay(settings.replay, elements, action)
+    fading = (settings.prioritised, settings.correct, settings.correct_steps)
+    return Prioritised(settings.replay, elements, action, *fading)
