@@ -16,20 +16,18 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from .. import environments, gradients
+from .. import acting, environments, gradients
 from ..contract import (
-    MODEL,
     Choice,
     Codes,
     Column,
@@ -50,12 +48,11 @@ from ..contract import (
 from ..devices import device, seeded
 from ..environments import EPISODES, Arena, Replay, observation_column
 from ..priorities import Prioritised
-from ..rollouts import Rollouts
+from ..rollouts import Floats, Rollouts
 from ..settings import configure
-from ..states import Parts, pack, unpack
+from ..states import Parts, unpack
 from ..training import adam
 
-Floats: TypeAlias = NDArray[np.float32]
 OUTPUTS = pa.schema([("action", pa.int64()), ("value", pa.float32())])
 
 
@@ -143,68 +140,36 @@ class Net(nn.Module):
         return actions
 
 
-@dataclass
-class Learner:
-    """One trial under way. `epoch` and `updates` count from the trial's beginning."""
+class Learner(acting.Learner):
+    """One trial under way."""
 
-    settings: Settings
-    rollouts: Rollouts
-    net: Net
-    target: Net
-    optimizer: torch.optim.Optimizer
-    replay: Replay
-    epoch: int = 0
-    updates: int = 0
-    best: float = float("nan")
-    best_tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    def __init__(self, settings: Settings, rollouts: Rollouts, net: Net) -> None:
+        self.settings, self.net = settings, net
+        self.weights = list(net.parameters())
+        self.target = copy.deepcopy(net).requires_grad_(False)
+        self.optimizer = adam(net.parameters(), settings.lr)
+        parts: Parts = {"net": net, "target": self.target, "optimizer": self.optimizer}
+        super().__init__(rollouts, parts, {"actions": net.actions, "first": net.first})
 
-    def __post_init__(self) -> None:
-        self.weights = list(self.net.parameters())
-
-    def learn_epoch(self) -> Metrics:
-        """Whole episodes, until `settings.steps` are made and something was learnt."""
-        self.epoch += 1
-        generator = seeded(self.rollouts.seed, self.epoch)
-        goal, losses = self.rollouts.steps + self.settings.steps, list[torch.Tensor]()
-
-        def act(x_NO: Floats) -> tuple[list[int], list[int]]:
-            action_N = self._act(x_NO, generator)
-            return action_N, [action + self.net.first for action in action_N]
-
-        for made in self.rollouts.play(act, lambda: self.rollouts.steps >= goal and bool(losses)):
-            for _ in range(self._due(made)):
-                losses.append(
-                    self._update(self.replay.sample(self.settings.batch_rows, generator, self.net.shift.device))
-                )
-        return {
-            "train/loss": float(torch.stack(losses).mean()),
-            "train/return": float(np.mean(self.rollouts.returns)),
-            "train/steps": float(self.rollouts.steps),
-        }
-
-    def _due(self, made: int) -> int:
-        """Updates that the last `made` steps call for."""
-        steps, every = self.rollouts.steps, self.settings.update_every
-        return (
-            steps // every - max(steps - made, self.settings.warm_up - 1) // every
-            if steps >= self.settings.warm_up
-            else 0
-        )
-
-    def _act(self, x_NO: Floats, generator: np.random.Generator) -> list[int]:
-        """Numbers of actions: the greedy ones, but for a share that falls."""
+    def act(self, x_NO: Floats, generator: np.random.Generator) -> tuple[list[int], list[int]]:
+        """The greedy actions, but for a share at random, which falls."""
         done = min(1.0, self.rollouts.steps / max(1, self.settings.explore_steps))
         random_N = generator.random(len(x_NO)) < 1 - (1 - self.settings.explore) * done
-        drawn_N = generator.integers(self.net.actions, size=len(x_NO))
-        if random_N.all():
-            drawn: list[int] = drawn_N.tolist()
-            return drawn
-        with torch.inference_mode():
-            greedy_N = self.net(torch.from_numpy(x_NO).to(self.net.shift.device)).argmax(1).cpu().numpy()
-        chosen: list[int] = np.where(random_N, drawn_N, greedy_N).tolist()
-        return chosen
+        action_N = generator.integers(self.net.actions, size=len(x_NO))
+        if not random_N.all():
+            with torch.inference_mode():
+                greedy_N = self.net(torch.from_numpy(x_NO).to(self.net.shift.device)).argmax(1).cpu().numpy()
+            action_N = np.where(random_N, action_N, greedy_N)
+        return action_N.tolist(), (action_N + self.net.first).tolist()
 
-    def _update(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def learn(self, made: int, generator: np.random.Generator) -> list[torch.Tensor]:
+        """An update each `update_every` steps, once `warm_up` are made."""
+        steps, every = self.rollouts.steps, self.settings.update_every
+        due = steps // every - max(steps - made, self.settings.warm_up - 1) // every
+        rows, where = self.settings.batch_rows, self.net.shift.device
+        return [self.update(self.rollouts.replay.sample(rows, generator, where)) for _ in range(due)]
+
+    def update(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """One step down the Huber loss of the temporal difference. All in float32: in bfloat16 values near 100 are half
         a point apart."""
         with torch.no_grad():
@@ -218,41 +183,11 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         gradients.clip(self.weights, self.settings.clip)
         self.optimizer.step()
-        self.replay.learnt(batch, q_B - wanted_B)
+        self.rollouts.replay.learnt(batch, q_B - wanted_B)
         self.updates += 1
         if self.updates % self.settings.target_every == 0:
             self.target.load_state_dict(self.net.state_dict())
         return loss.detach()
-
-    def keep_best(self, value: float, objective: Objective) -> None:
-        if not self.best_tensors or objective.better(value, self.best):
-            self.best, self.best_tensors = value, pack({MODEL.rstrip("/"): self.net}).tensors
-
-    def keeper(self) -> Callable[[], State]:
-        number = self.epoch
-
-        def keep() -> State:
-            if self.epoch != number:
-                raise RuntimeError(f"the state of epoch {number} is gone: ask for it before the next epoch")
-            counts = {"epoch": self.epoch, "updates": self.updates, "added": self.replay.added}
-            played = {"episodes": self.rollouts.episodes, "steps": self.rollouts.steps}
-            progress = {**counts, **played, "best": repr(self.best)}  # as text: JSON has no NaN
-            model = {"actions": self.net.actions, "first": self.net.first}
-            kept = {**self.replay.filled(), **self.best_tensors}
-            return pack(self._parts(), {"progress": progress, "model": model}, kept)
-
-        return keep
-
-    def go_on(self, state: State) -> None:
-        unpack(state, self._parts())
-        kept = state.scalars["progress"]
-        self.epoch, self.updates, self.best = kept["epoch"], kept["updates"], float(kept["best"])
-        self.rollouts.episodes, self.rollouts.steps = kept["episodes"], kept["steps"]
-        self.best_tensors = {name: tensor.clone() for name, tensor in state.served().tensors.items()}
-        self.replay.fill(state, kept["added"])
-
-    def _parts(self) -> Parts:
-        return {"net": self.net, "target": self.target, "optimizer": self.optimizer}
 
 
 class Dqn:
@@ -276,22 +211,15 @@ class Dqn:
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
-        settings, spec, where = configure(Settings, hyper), data.spec, device()
+        settings, spec = configure(Settings, hyper), data.spec
         seeded(seed)
         practice, arena = (Arena(spec, "Discrete", count) for count in (settings.environments, EPISODES["val"]))
-        space, column = practice.worlds[0].action_space, observation_column(spec)
-        net = Net(column, int(space.n), int(space.start), settings)
-        recorded_NO = environments.observations(data.splits["train"], column)
-        net.shift, net.factor = environments.scale(practice.worlds[0].observation_space, recorded_NO)
-        net.to(where)
-        replay = _replay(settings, len(net.shift))
-        target = copy.deepcopy(net).requires_grad_(False)
-        rollouts = Rollouts(practice, replay, seed, settings.gamma, settings.look_ahead)
-        learner = Learner(settings, rollouts, net, target, adam(net.parameters(), settings.lr), replay)
+        learner = Learner(settings, _rollouts(settings, practice, seed), _net(settings, practice, data))
         if state is not None:
             learner.go_on(state)
         while True:
-            metrics = learner.learn_epoch() | environments.measure(environments.play(net.greedy, arena, "val"), "val")
+            metrics = learner.learn_epoch(settings.steps)
+            metrics |= environments.measure(environments.play(learner.net.greedy, arena, "val"), "val")
             learner.keep_best(metrics["val/return"], self.objective(spec))
             yield Epoch(learner.epoch, metrics, learner.keeper())
 
@@ -327,10 +255,23 @@ class Dqn:
         return OUTPUTS
 
 
-def _replay(settings: Settings, elements: int) -> Replay:
-    """A memory of observations of so many elements."""
-    action = torch.zeros((), dtype=torch.int64)
-    if not settings.prioritised:
-        return Replay(settings.replay, elements, action)
-    fading = (settings.prioritised, settings.correct, settings.correct_steps)
-    return Prioritised(settings.replay, elements, action, *fading)
+def _net(settings: Settings, practice: Arena, data: Data) -> Net:
+    """A net for these environments, which it sees scaled."""
+    seen, acted, column = (
+        practice.worlds[0].observation_space,
+        practice.worlds[0].action_space,
+        observation_column(data.spec),
+    )
+    net = Net(column, int(acted.n), int(acted.start), settings)
+    net.shift, net.factor = environments.scale(seen, environments.observations(data.splits["train"], column))
+    return net.to(device())
+
+
+def _rollouts(settings: Settings, practice: Arena, seed: int) -> Rollouts:
+    size, elements, action = settings.replay, practice.x_NO.shape[1], torch.zeros((), dtype=torch.int64)
+    if settings.prioritised:
+        fading = (settings.prioritised, settings.correct, settings.correct_steps)
+        replay: Replay = Prioritised(size, elements, action, *fading)
+    else:
+        replay = Replay(size, elements, action)
+    return Rollouts(practice, replay, seed, settings.gamma, settings.look_ahead)

@@ -20,8 +20,16 @@ from components.families.dqn import Dqn, Learner, Net, Settings
 from .cases import Case, evaluate, one_thread  # noqa: F401
 from .test_environments import recorded
 
-SMALL = {"width": 32, "steps": 400, "warm_up": 200, "explore_steps": 800, "update_every": 2, "target_every": 50}
-EVERYTHING = {**SMALL, "double": False, "dueling": True, "prioritised": 0.6, "correct_steps": 1000, "environments": 2}
+SMALL = {
+    "width": 32,
+    "steps": 400,
+    "warm_up": 200,
+    "explore_steps": 800,
+    "update_every": 2,
+    "target_every": 50,
+    "environments": 2,
+}
+EVERYTHING = {**SMALL, "double": False, "dueling": True, "prioritised": 0.6, "correct_steps": 1000, "environments": 3}
 
 
 def _poles() -> Data:
@@ -108,7 +116,7 @@ def test_double_the_net_chooses_and_the_target_net_values(double: bool) -> None:
     _say(learner.target, [5.0, 3.0])
     whole = torch.ones(1)
     batch = {"before": torch.zeros(1, 1), "after": torch.zeros(1, 1), "reward": whole, "discount": whole * 0.5}
-    loss = learner._update({**batch, "action": torch.zeros(1, dtype=torch.int64)})
+    loss = learner.update({**batch, "action": torch.zeros(1, dtype=torch.int64)})
     following = 3.0 if double else 5.0
     assert float(loss) == pytest.approx(1 + 0.5 * following - 1.0 - 0.5, rel=1e-5), "Huber's, for an error above 1"
 
@@ -118,21 +126,28 @@ def test_priorities_follow_the_nets_errors_and_weights_are_in_its_loss() -> None
     _say(learner.net, [0.0, 0.0])
     _say(learner.target, [0.0, 0.0])
     for reward in (2.0, 6.0):
-        learner.replay.add(before=[0], action=0, reward=reward, discount=0.0, after=[0])
-    batch = {name: rows[:2] for name, rows in learner.replay.rows.items()}
-    loss = learner._update({**batch, "row": torch.arange(2), "weight": torch.tensor([1.0, 0.5])})
+        learner.rollouts.replay.add(before=[0], action=0, reward=reward, discount=0.0, after=[0])
+    batch = {name: rows[:2] for name, rows in learner.rollouts.replay.rows.items()}
+    loss = learner.update({**batch, "row": torch.arange(2), "weight": torch.tensor([1.0, 0.5])})
     assert float(loss) == pytest.approx((1.5 + 0.5 * 5.5) / 2)
-    assert learner.replay.filled()["replay/chance"].tolist() == pytest.approx([2, 6], rel=1e-4)
+    assert learner.rollouts.replay.filled()["replay/chance"].tolist() == pytest.approx([2, 6], rel=1e-4)
 
 
 def _learner(hyper: dict[str, Any]) -> Learner:
     """As `fit` makes it in the corridor, before its first step."""
-    found: list[Learner] = []
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(Learner, "learn_epoch", lambda self: (found.append(self), next(iter(())))[0])
-        list(itertools.islice(_first(hyper), 1))
-        raise StopIteration
+    with pytest.MonkeyPatch.context() as patch:
+        found: list[Learner] = []
+        patch.setattr(Learner, "learn_epoch", lambda self, _: found.append(self) or {})
+        patch.setattr(Learner, "keep_best", lambda *_: None)
+        next(Dqn().fit(CORRIDOR, {**SMALL, **hyper}, 0, None))
     return found[0]
+
+
+def _say(net: Net, values: list[float]) -> None:
+    """Make the net answer with these values, whatever it sees."""
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.copy_(torch.tensor(values))
 
 
 def test_the_greedy_policy_finds_the_shortest_way_whatever_the_actions_are_called() -> None:
