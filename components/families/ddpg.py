@@ -55,7 +55,6 @@ from ..rollouts import Rollouts
 from ..settings import configure
 from ..states import Parts, unpack
 from ..tables import numbers
-from ..training import adam
 
 Floats: TypeAlias = NDArray[np.float32]
 OUTPUTS = pa.schema([("action", pa.list_(pa.float32())), ("value", pa.float32())])
@@ -166,8 +165,10 @@ class Learner(acting.Learner):
     def __init__(self, settings: Settings, rollouts: Rollouts, net: Net) -> None:
         self.settings, self.net = settings, net
         self.target = copy.deepcopy(net).requires_grad_(False)
-        self.actor = adam(net.actor.parameters(), settings.actor_lr)
-        self.critic = adam(net.critic.parameters(), settings.critic_lr)
+        learning, following, policy = net.parameters(), self.target.parameters(), net.actor.parameters()
+        self.weights, self.targets, self.policy = (list[torch.Tensor](each) for each in (learning, following, policy))
+        self.actor = torch.optim.Adam(self.policy, settings.actor_lr, fused=True)
+        self.critic = torch.optim.Adam(net.critic.parameters(), settings.critic_lr, fused=True)
         parts: Parts = {"net": net, "target": self.target, "actor": self.actor, "critic": self.critic}
         super().__init__(rollouts, parts, {"action": net.action})
 
@@ -205,7 +206,7 @@ class Learner(acting.Learner):
         if self.updates % self.settings.delay == 0:
             promised = self.net.critic(before_BO, self.net.actor(before_BO))[0].mean()
             self.actor.zero_grad(set_to_none=True)
-            (-promised).backward(inputs=list(self.net.actor.parameters()))  # the critics' own gradients are not wanted
+            (-promised).backward(inputs=self.policy)  # the critics' own gradients are not wanted
             self.actor.step()
             self._follow()
         return loss.detach()
@@ -219,7 +220,7 @@ class Learner(acting.Learner):
     @torch.no_grad()
     def _follow(self) -> None:
         """The target nets' weights go a little way to those that learn."""
-        torch._foreach_lerp_(list(self.target.parameters()), list(self.net.parameters()), self.settings.tau)
+        torch._foreach_lerp_(self.targets, self.weights, self.settings.tau)
 
 
 class Ddpg:
