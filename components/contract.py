@@ -74,7 +74,8 @@ class Spec:
     """What a family may know of the data before it sees a row.
 
     `columns` are the inputs in order, without id, target and split. `classes` are the target's values as
-    text, sorted, for classification and anomaly detection. `environment` is a gymnasium id, for control. `user` and
+    text, sorted, for classification and anomaly detection. `environment` is a gymnasium id, for control, with the
+    settings it is made with and the wrappers around it, the innermost first, as "package.module:Class". `user` and
     `item` are the inputs that say who rated what, where the target is a rating. For text2text `columns` is one text
     and the target is the text that it becomes. Representation and generation learn from the inputs alone; a target, if
     there is one, is for reports.
@@ -89,9 +90,14 @@ class Spec:
     environment: str | None = None
     user: str | None = None
     item: str | None = None
+    environment_settings: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    environment_wrappers: tuple[str, ...] = ()
 
     def to_json(self) -> Json:
         made = dataclasses.asdict(self)
+        for later in ("environment_settings", "environment_wrappers"):  # as below
+            if not made[later]:
+                del made[later]
         for column in made["columns"]:
             for later in ("longest", "parts"):  # as it was before there were these: run keys stay, older code reads it
                 if not column[later]:
@@ -101,7 +107,8 @@ class Spec:
     @classmethod
     def from_json(cls, value: Json) -> Spec:
         columns = tuple(Column.from_json(c) for c in value["columns"])
-        return cls(**{**value, "columns": columns, "classes": tuple(value["classes"])})
+        lists = {name: tuple(value.get(name, ())) for name in ("classes", "environment_wrappers")}
+        return cls(**{**value, **lists, "columns": columns})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ rows, O elements of an observation, D elements of an action.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -16,12 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from .contract import Column, Data, Metrics, Outcomes, Spec, State
-from .errors import DataError
+from .errors import BadInput, DataError
 from .tables import Rows, numbers, tensors
 
-Policy: TypeAlias = Callable[
-    [torch.Tensor], Sequence[Any]
-]  # observations x_NO → an action for each, as the space has it
+# Observations x_NO → an action for each, as the space has it.
+Policy: TypeAlias = Callable[[torch.Tensor], Sequence[Any]]
 
 # Episodes that measure a policy on a split, and the seed of the first; training's own seeds begin above them all.
 EPISODES = {"train": 50, "val": 50, "test": 100}
@@ -41,6 +41,24 @@ def observation_column(spec: Spec) -> Column:
     return spec.columns[0]
 
 
+def opened(spec: Spec, drawn: str | None = None) -> Any:
+    """The environment of a dataset, with its settings and in its wrappers. `drawn`: its render mode. Raises DataError
+    if there is none of this name, or if it cannot be made so."""
+    import gymnasium
+
+    told = {**spec.environment_settings, **({"render_mode": drawn} if drawn else {})}
+    try:
+        made = gymnasium.make(spec.environment or "", disable_env_checker=True, **told)
+        for path in spec.environment_wrappers:
+            module, _, name = path.partition(":")
+            made = getattr(importlib.import_module(module), name)(made)
+    except (gymnasium.error.Error, ImportError, AttributeError, TypeError, ValueError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        fix = "mend its name, settings and wrappers in the dataset, or install the package that brings it"
+        raise DataError(f"no environment {spec.environment!r}", where=spec.dataset, why=why, fix=fix) from error
+    return made
+
+
 def make(spec: Spec, actions: str) -> Any:
     """The environment of a dataset, whose action space must be of the kind named `actions` ("Discrete", "Box").
 
@@ -48,12 +66,7 @@ def make(spec: Spec, actions: str) -> Any:
     """
     import gymnasium
 
-    name = spec.environment
-    try:
-        environment = gymnasium.make(name or "", disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError) as error:
-        why, fix = str(error).splitlines()[0], "mend its name in the dataset, or install the package that brings it"
-        raise DataError(f"no environment {name!r}", where=spec.dataset, why=why, fix=fix) from error
+    environment, name = opened(spec), spec.environment
     space, seen, shape = environment.action_space, environment.observation_space, observation_column(spec).shape
     alike = isinstance(seen, gymnasium.spaces.Box) and math.prod(seen.shape) == math.prod(shape)
     faults = {
@@ -77,6 +90,14 @@ def observations(rows: Rows, column: Column) -> torch.Tensor:
     return tensors(rows, column).reshape(rows.num_rows, math.prod(column.shape)).float()
 
 
+def finite(rows: Rows, column: Column) -> torch.Tensor:
+    """Observations to be scored, x_NO. Raises BadInput if an element is not finite."""
+    x_NO = observations(rows, column)
+    if not x_NO.isfinite().all():
+        raise BadInput(f"column {column.name!r} holds observations that are not finite")
+    return x_NO
+
+
 def scale(space: Any, recorded_NO: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """shift_O and factor_O, so that (x - shift) * factor lies within ±1 where the space has bounds; elsewhere the
     recorded rows get mean 0 and deviation 1."""
@@ -93,20 +114,91 @@ def training_seed(seed: int, episode: int) -> int:
     return TRAINING_SEEDS + drawn % (2**31 - TRAINING_SEEDS)
 
 
-def play(policy: Policy, arena: Sequence[Any], split: str) -> Outcomes:
-    """The undiscounted return of one episode in each environment, by the split's own seeds, all in step, so that the
-    policy is asked once for all."""
-    x_NO = np.stack([flat(world.reset(seed=SEEDS[split] + i)[0]) for i, world in enumerate(arena)])
-    return_N, live = np.zeros(len(arena)), list(range(len(arena)))
+class Arena:
+    """Environments of one dataset, in step, so that a policy is asked once for all. Whatever one of them does that no
+    policy could be blamed for is an error which says where: nobody learns from it, nobody is measured by it.
+
+    worlds     the environments, all alike
+    x_NO       what each shows now, in float32
+    """
+
+    def __init__(self, spec: Spec, actions: str, count: int) -> None:
+        """Raises DataError as `make` does."""
+        self.worlds = [make(spec, actions) for _ in range(count)]
+        space = self.worlds[0].observation_space
+        self.x_NO = np.zeros((count, math.prod(space.shape)), np.float32)
+        self._spec, self._shape, self._limit = spec, space.shape, self.worlds[0].spec.max_episode_steps
+        self._steps = [0] * count
+        self._episodes = [("", 0)] * count  # what each is called, and its seed
+
+    def reset(self, at: int, seed: int, episode: str) -> None:
+        """Begin an episode in the environment `at`. `episode` says in an error which it is. Raises DataError."""
+        self._steps[at], self._episodes[at] = 0, (episode, seed)
+        try:
+            seen, _ = self.worlds[at].reset(seed=seed)
+            shown = np.asarray(seen, np.float32)
+        except Exception as error:
+            raise self._fault(at, f"raised {_named(error)} in reset", error) from error
+        self._show(at, shown)
+        self._require_finite([at])
+
+    def step(self, live: Sequence[int], actions: Sequence[Any]) -> list[tuple[float, bool, bool]]:
+        """Act in the environments `live`, an action each. Returns for each the reward, whether its world ended, and
+        whether its episode did (which a time limit ends too). Raises DataError."""
+        results = []
+        for at, action in zip(live, actions, strict=True):
+            self._steps[at] += 1
+            try:
+                after, paid, terminated, truncated, _ = self.worlds[at].step(action)
+                shown, reward = np.asarray(after, np.float32), float(paid)
+            except Exception as error:
+                raise self._fault(at, f"raised {_named(error)} in step", error) from error
+            if not math.isfinite(reward):
+                raise self._fault(at, f"gave the reward {reward}")
+            self._show(at, shown)
+            ended = bool(terminated or truncated)
+            if not ended and self._steps[at] >= self._limit:
+                raise self._fault(at, f"did not end at its own time limit of {self._limit} steps")
+            results.append((reward, bool(terminated), ended))
+        self._require_finite(live)
+        return results
+
+    def _show(self, at: int, shown: NDArray[np.float32]) -> None:
+        if shown.shape != self._shape:
+            raise self._fault(at, f"showed an observation of shape {shown.shape}, its space has {self._shape}")
+        self.x_NO[at] = shown.reshape(-1)
+
+    def _require_finite(self, live: Sequence[int]) -> None:
+        if np.isfinite(self.x_NO[live]).all():
+            return
+        at = next(each for each in live if not np.isfinite(self.x_NO[each]).all())
+        elements = np.flatnonzero(~np.isfinite(self.x_NO[at])).tolist()
+        raise self._fault(at, f"showed an observation that is not finite, in elements {elements}")
+
+    def _fault(self, at: int, what: str, error: Exception | None = None) -> DataError:
+        episode, seed = self._episodes[at]
+        return DataError(
+            f"environment {self._spec.environment!r} {what}",
+            where=f"{self._spec.dataset}: {episode} (reset with seed {seed}), step {self._steps[at]}",
+            why=str(error) if error else "nobody can learn from that, nor be measured by it",
+            fix="mend the environment: the same seed and actions show it again; or name another in the dataset",
+        )
+
+
+def _named(error: Exception) -> str:
+    return type(error).__name__
+
+
+def play(policy: Policy, arena: Arena, split: str) -> Outcomes:
+    """The undiscounted return of one episode in each environment, by the split's own seeds. Raises DataError."""
+    for at in range(len(arena.worlds)):
+        arena.reset(at, SEEDS[split] + at, f"{split} episode {at}")
+    return_N, live = np.zeros(len(arena.worlds)), list(range(len(arena.worlds)))
     while live:
-        going = []
-        for i, action in zip(live, policy(torch.from_numpy(x_NO[live])), strict=True):
-            after, reward, terminated, truncated, _ = arena[i].step(action)
-            x_NO[i] = flat(after)
-            return_N[i] += float(reward)
-            if not (terminated or truncated):
-                going.append(i)
-        live = going
+        results = arena.step(live, policy(torch.from_numpy(arena.x_NO[live])))
+        for at, (reward, _, _) in zip(live, results, strict=True):
+            return_N[at] += reward
+        live = [at for at, (_, _, ended) in zip(live, results, strict=True) if not ended]
     return {"return": return_N}
 
 
@@ -150,7 +242,10 @@ class Replay:
 
     def sample(self, count: int, generator: np.random.Generator, where: torch.device) -> dict[str, torch.Tensor]:
         drawn = torch.from_numpy(generator.integers(0, len(self), count))
-        return {name: rows[drawn].to(where) for name, rows in self.rows.items()}
+        return {name: rows.index_select(0, drawn).to(where) for name, rows in self.rows.items()}
+
+    def learnt(self, batch: dict[str, torch.Tensor], error_B: torch.Tensor) -> None:
+        """How wrong the net was about a batch: nothing to this memory, which draws all alike."""
 
     def filled(self) -> dict[str, torch.Tensor]:
         """What a State keeps, beside the number `added`."""

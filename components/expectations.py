@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .contract import Column, Spec, Task
+from .contract import Column, Json, Spec, Task
 
 LONGEST = 1_000_000  # characters of a text, where nothing is promised of its length
 Role = Literal["input", "target", "id", "ignored"]
@@ -76,7 +76,11 @@ class Ratings(Block):
 
 class Expectations(Block):
     columns: dict[str, ColumnRule]
+    # A gymnasium id, what gymnasium.make is told beside it (max_episode_steps, say, or what the environment itself
+    # takes), and the wrappers around it, the innermost first, as "package.module:Class".
     environment: str | None = None
+    environment_settings: dict[str, Json] = {}
+    environment_wrappers: tuple[str, ...] = ()
     ratings: Ratings | None = None
     duplicates: Duplicates = Duplicates()
     # Lowest share of rows that the rarest class of the training split may have.
@@ -104,8 +108,19 @@ class Expectations(Block):
         )
         target = self.column("target")
         classes = (self.columns[target].values or []) if target and task != "regression" else []
-        pair = (self.ratings.user, self.ratings.item) if self.ratings else (None, None)
-        return Spec(dataset, task, columns, target, tuple(classes), self.column("id"), self.environment, *pair)
+        return Spec(
+            dataset,
+            task,
+            columns,
+            target,
+            tuple(classes),
+            self.column("id"),
+            self.environment,
+            user=self.ratings.user if self.ratings else None,
+            item=self.ratings.item if self.ratings else None,
+            environment_settings=self.environment_settings,
+            environment_wrappers=self.environment_wrappers,
+        )
 
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that this data can serve."""

@@ -28,6 +28,7 @@ class Row:
     beside   other pipelines on the same data, whose own values stand with the rivals'
     mark     what the mean over the seeds must reach
     above    rivals whose mean it must beat as well
+    level    rivals whose mean it must reach: where both can have all that there is, nothing lies above
     seeds    how many trainings of the winner's configuration the mean is over: the winner itself, and others. Rivals
              get as many seeds
     folds    in place of seeds: all rows are cut into so many parts, each is the test rows once, the mean is over them
@@ -40,6 +41,7 @@ class Row:
     rivals: Rivals = nobody
     mark: float | None = None
     above: tuple[str, ...] = ()
+    level: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     seeds: int = 5
     folds: int = 0

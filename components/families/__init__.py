@@ -18,6 +18,7 @@ FAMILIES = {
     "seq2seq": "components.families.seq2seq:Seq2seq",
     "transformer": "components.families.transformer:Transformer",
     "dqn": "components.families.dqn:Dqn",
+    "ddpg": "components.families.ddpg:Ddpg",
     "recommender": "components.families.recommender:Recommender",
 }
 

@@ -1,13 +1,14 @@
-"""dqn: deep Q-learning after Mnih et al. 2015, "Human-level control through deep reinforcement learning", with double
-Q-learning (van Hasselt et al. 2016), for any gymnasium environment with Box observations and Discrete actions.
+"""dqn: deep Q-learning after Mnih et al. 2015, "Human-level control through deep reinforcement learning", for any
+gymnasium environment with Box observations and Discrete actions. As settings: double Q-learning (van Hasselt et al.
+2016), dueling streams (Wang et al. 2016), returns over n steps (Sutton 1988) and prioritised replay (Schaul et al.
+2016, in priorities.py), which Hessel et al. 2018, "Rainbow", put together.
 
 How it differs: an MLP on vectors instead of a convolutional net on frames; AdamW instead of RMSProp; observations are
-scaled by the space's bounds; the gradient's norm is clipped beside the Huber loss; a time limit does not end the world
-(Pardo et al. 2018): the value of what would have followed counts. Each epoch is measured on greedy episodes with
-fixed seeds, and the best net so far is what is served. An epoch ends with an episode, so that no environment's state
-is kept.
+scaled by the space's bounds; the gradient's norm is clipped beside the Huber loss; several environments play in step.
+Each epoch is measured on greedy episodes with fixed seeds, and the best net so far is what is served. An epoch ends
+when all episodes have, so that no environment's state is kept.
 
-Legend: B transitions of a batch, N rows, O elements of an observation, D of a code, A actions.
+Legend: B transitions of a batch, N rows or environments, O elements of an observation, D of a code, A actions.
 """
 
 from __future__ import annotations
@@ -15,21 +16,18 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from .. import environments
+from .. import acting, environments, gradients
 from ..contract import (
-    MODEL,
     Choice,
     Codes,
     Column,
@@ -48,30 +46,40 @@ from ..contract import (
     Uniform,
 )
 from ..devices import device, seeded
-from ..environments import EPISODES, Replay, observation_column
-from ..errors import BadInput
+from ..environments import EPISODES, Arena, Replay, observation_column
+from ..priorities import Prioritised
+from ..rollouts import Floats, Rollouts
 from ..settings import configure
-from ..states import Parts, pack, unpack
+from ..states import Parts, unpack
 from ..training import adam
 
-Floats: TypeAlias = NDArray[np.float32]
-Step: TypeAlias = tuple[Floats, int, float]  # x_O, the action then, its reward
 OUTPUTS = pa.schema([("action", pa.int64()), ("value", pa.float32())])
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`look_ahead`: steps whose rewards a return sums before it turns to the target net. `steps`: of the environment
-    in an epoch, at least; before the first update come `warm_up` of them.
-    `explore_steps`: over which the share of random actions falls from 1 to `explore`. `update_every`: steps between
-    updates of the net; `target_every`: updates between copies into the target net. `replay`: transitions remembered."""
+    """`look_ahead`: steps whose rewards a return sums before it turns to the target net, without correction for the
+    older policy. `double`: the net chooses the action that the target net values. `dueling`: see Net. `prioritised`:
+    the exponent alpha of Schaul et al.; 0: all transitions alike. Its correction's exponent grows from `correct` to 1
+    over `correct_steps` steps.
+
+    `environments`: that play in step. `steps`: of all of them in an epoch, at least; before the first update come
+    `warm_up`. `explore_steps`: over which the share of random actions falls from 1 to `explore`. `update_every`: steps
+    between updates of the net; `target_every`: updates between copies into the target net. `replay`: transitions
+    remembered."""
 
     width: int = 128
     depth: int = 2
+    double: bool = True
+    dueling: bool = False
+    prioritised: float = 0.0
+    correct: float = 0.4
+    correct_steps: int = 20_000
+    look_ahead: int = 20
     lr: float = 2e-3
     gamma: float = 0.99
-    look_ahead: int = 20
     batch_rows: int = 64
+    environments: int = 4
     steps: int = 1000
     warm_up: int = 1000
     explore: float = 0.05
@@ -84,7 +92,11 @@ class Settings:
 
 class Net(nn.Module):
     """Values of the actions, q_BA, of observations x_BO: an MLP on (x - shift) * factor. `column` holds the
-    observations in a table; `first` is the environment's name for action 0."""
+    observations in a table; `first` is the environment's name for action 0.
+
+    With dueling, half of the last hidden layer says what the observation is worth, the other half by how much each
+    action is better than their mean: two streams with a hidden layer each, as the paper has them.
+    """
 
     shift: torch.Tensor
     factor: torch.Tensor
@@ -96,14 +108,24 @@ class Net(nn.Module):
         self.register_buffer("shift", torch.zeros(widths[0]))
         self.register_buffer("factor", torch.ones(widths[0]))
         hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], actions))
+        self.layers = nn.Sequential(*hidden)
+        half = widths[-1] // 2 if settings.dueling else 0  # of the code, for the worth
+        self.worth = nn.Linear(half, 1) if half else None
+        self.last = nn.Linear(widths[-1] - half, actions)
 
     def hidden(self, x_BO: torch.Tensor) -> torch.Tensor:
-        x_BD: torch.Tensor = self.layers[:-1]((x_BO - self.shift) * self.factor)
+        x_BD: torch.Tensor = self.layers((x_BO - self.shift) * self.factor)
         return x_BD
 
     def forward(self, x_BO: torch.Tensor) -> torch.Tensor:
-        q_BA: torch.Tensor = self.layers((x_BO - self.shift) * self.factor)
+        x_BD = self.hidden(x_BO)
+        q_BA: torch.Tensor
+        if self.worth is None:
+            q_BA = self.last(x_BD)
+            return q_BA
+        half = self.worth.in_features
+        better_BA = self.last(x_BD[:, half:])
+        q_BA = self.worth(x_BD[:, :half]) + better_BA - better_BA.mean(1, keepdim=True)
         return q_BA
 
     @torch.inference_mode()
@@ -118,115 +140,54 @@ class Net(nn.Module):
         return actions
 
 
-@dataclass
-class Learner:
-    """One trial under way. `epoch`, `episodes`, `steps` and `updates` count from the trial's beginning."""
+class Learner(acting.Learner):
+    """One trial under way."""
 
-    settings: Settings
-    seed: int
-    environment: Any
-    net: Net
-    target: Net
-    optimizer: torch.optim.Optimizer
-    replay: Replay
-    epoch: int = 0
-    episodes: int = 0
-    steps: int = 0
-    updates: int = 0
-    best: float = float("nan")
-    best_tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    def __init__(self, settings: Settings, rollouts: Rollouts, net: Net) -> None:
+        self.settings, self.net = settings, net
+        self.weights = list(net.parameters())
+        self.target = copy.deepcopy(net).requires_grad_(False)
+        self.optimizer = adam(net.parameters(), settings.lr)
+        parts: Parts = {"net": net, "target": self.target, "optimizer": self.optimizer}
+        super().__init__(rollouts, parts, {"actions": net.actions, "first": net.first})
 
-    def learn_epoch(self) -> Metrics:
-        """Whole episodes, until `settings.steps` are made and something was learnt."""
-        self.epoch += 1
-        generator, goal = seeded(self.seed, self.epoch), self.steps + self.settings.steps
-        returns: list[float] = []
-        losses: list[torch.Tensor] = []
-        while self.steps < goal or not losses:
-            returns.append(self._play_episode(generator, losses))
-        return {"train/loss": float(torch.stack(losses).mean()), "train/return": float(np.mean(returns))}
+    def act(self, x_NO: Floats, generator: np.random.Generator) -> tuple[list[int], list[int]]:
+        """The greedy actions, but for a share at random, which falls."""
+        done = min(1.0, self.rollouts.steps / max(1, self.settings.explore_steps))
+        random_N = generator.random(len(x_NO)) < 1 - (1 - self.settings.explore) * done
+        action_N = generator.integers(self.net.actions, size=len(x_NO))
+        if not random_N.all():
+            with torch.inference_mode():
+                greedy_N = self.net(torch.from_numpy(x_NO).to(self.net.shift.device)).argmax(1).cpu().numpy()
+            action_N = np.where(random_N, action_N, greedy_N)
+        return action_N.tolist(), (action_N + self.net.first).tolist()
 
-    def _play_episode(self, generator: np.random.Generator, losses: list[torch.Tensor]) -> float:
-        """Act and learn for one episode; returns its return, and adds its losses to `losses`."""
-        x, _ = self.environment.reset(seed=environments.training_seed(self.seed, self.episodes))
-        x_O, total, ended = environments.flat(x), 0.0, False
-        recent: deque[Step] = deque()
-        while not ended:
-            action = self._act(x_O, generator)
-            after, reward, terminated, truncated, _ = self.environment.step(action + self.net.first)
-            recent.append((x_O, action, float(reward)))
-            x_O, ended, total = environments.flat(after), terminated or truncated, total + float(reward)
-            self._remember(recent, x_O, terminated, ended)
-            self.steps += 1
-            if self.steps >= self.settings.warm_up and self.steps % self.settings.update_every == 0:
-                losses.append(
-                    self._update(self.replay.sample(self.settings.batch_rows, generator, self.net.shift.device))
-                )
-        self.episodes += 1
-        return total
+    def learn(self, made: int, generator: np.random.Generator) -> list[torch.Tensor]:
+        """An update each `update_every` steps, once `warm_up` are made."""
+        steps, every = self.rollouts.steps, self.settings.update_every
+        due = steps // every - max(steps - made, self.settings.warm_up - 1) // every
+        rows, where = self.settings.batch_rows, self.net.shift.device
+        return [self.update(self.rollouts.replay.sample(rows, generator, where)) for _ in range(due)]
 
-    def _remember(self, recent: deque[Step], after_O: Floats, terminated: bool, ended: bool) -> None:
-        """Move steps whose return is complete into the buffer: the oldest one, or all where the episode ends."""
-        gamma = self.settings.gamma
-        while recent and (ended or len(recent) == self.settings.look_ahead):
-            rewards = sum(gamma**k * reward for k, (_, _, reward) in enumerate(recent))
-            discount = 0.0 if terminated else gamma ** len(recent)
-            before_O, action, _ = recent.popleft()
-            self.replay.add(before=before_O, action=action, reward=rewards, discount=discount, after=after_O)
-
-    def _act(self, x_O: Floats, generator: np.random.Generator) -> int:
-        done = min(1.0, self.steps / max(1, self.settings.explore_steps))
-        if generator.random() < 1 - (1 - self.settings.explore) * done:
-            return int(generator.integers(self.net.actions))
-        with torch.inference_mode():
-            return int(self.net(torch.from_numpy(x_O).to(self.net.shift.device)).argmax())
-
-    def _update(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """One step down the Huber loss of the temporal difference. The net chooses the next action, the target net
-        values it (double Q-learning). All in float32: in bfloat16 values near 100 are half a point apart."""
+    def update(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """One step down the Huber loss of the temporal difference. All in float32: in bfloat16 values near 100 are half
+        a point apart."""
         with torch.no_grad():
-            chosen_B1 = self.net(batch["after"]).argmax(1, keepdim=True)
-            value_B = self.target(batch["after"]).gather(1, chosen_B1)[:, 0]
+            following_BA = self.target(batch["after"])
+            chosen_BA = self.net(batch["after"]) if self.settings.double else following_BA
+            wanted_B = batch["reward"] + batch["discount"] * following_BA.gather(1, chosen_BA.argmax(1)[:, None])[:, 0]
         q_B = self.net(batch["before"]).gather(1, batch["action"][:, None])[:, 0]
-        loss = functional.smooth_l1_loss(q_B, batch["reward"] + batch["discount"] * value_B)
-        self.optimizer.zero_grad(set_to_none=True)
+        loss_B = functional.smooth_l1_loss(q_B, wanted_B, reduction="none")
+        loss = (loss_B * batch["weight"] if "weight" in batch else loss_B).mean()
+        gradients.drop(self.weights)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip)
+        gradients.clip(self.weights, self.settings.clip)
         self.optimizer.step()
+        self.rollouts.replay.learnt(batch, q_B - wanted_B)
         self.updates += 1
         if self.updates % self.settings.target_every == 0:
             self.target.load_state_dict(self.net.state_dict())
         return loss.detach()
-
-    def keep_best(self, value: float, objective: Objective) -> None:
-        if not self.best_tensors or objective.better(value, self.best):
-            self.best, self.best_tensors = value, pack({MODEL.rstrip("/"): self.net}).tensors
-
-    def keeper(self) -> Callable[[], State]:
-        number = self.epoch
-
-        def keep() -> State:
-            if self.epoch != number:
-                raise RuntimeError(f"the state of epoch {number} is gone: ask for it before the next epoch")
-            counts = {name: getattr(self, name) for name in ("epoch", "episodes", "steps", "updates")}
-            # The best return goes as text: JSON has no NaN.
-            progress = {**counts, "added": self.replay.added, "best": repr(self.best)}
-            model = {"actions": self.net.actions, "first": self.net.first}
-            kept = {**self.replay.filled(), **self.best_tensors}
-            return pack(self._parts(), {"progress": progress, "model": model}, kept)
-
-        return keep
-
-    def go_on(self, state: State) -> None:
-        unpack(state, self._parts())
-        kept = state.scalars["progress"]
-        self.epoch, self.episodes = kept["epoch"], kept["episodes"]
-        self.steps, self.updates, self.best = kept["steps"], kept["updates"], float(kept["best"])
-        self.best_tensors = {name: tensor.clone() for name, tensor in state.served().tensors.items()}
-        self.replay.fill(state, kept["added"])
-
-    def _parts(self) -> Parts:
-        return {"net": self.net, "target": self.target, "optimizer": self.optimizer}
 
 
 class Dqn:
@@ -243,25 +204,22 @@ class Dqn:
             "lr": Uniform(5e-4, 2e-3, log=True, mutable=True),
             "gamma": Choice((0.98, 0.99)),
             "target_every": Choice((50, 100, 200)),
+            "look_ahead": Choice((5, 10, 20)),
+            "double": Choice((True, False)),
+            "dueling": Choice((True, False)),
+            "prioritised": Choice((0.0, 0.6)),
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
-        settings, spec, where = configure(Settings, hyper), data.spec, device()
+        settings, spec = configure(Settings, hyper), data.spec
         seeded(seed)
-        environment = environments.make(spec, "Discrete")
-        space, column = environment.action_space, observation_column(spec)
-        net = Net(column, int(space.n), int(space.start), settings)
-        recorded_NO = environments.observations(data.splits["train"], column)
-        net.shift, net.factor = environments.scale(environment.observation_space, recorded_NO)
-        net.to(where)
-        replay = Replay(settings.replay, len(net.shift), torch.zeros((), dtype=torch.int64))
-        target = copy.deepcopy(net).requires_grad_(False)
-        learner = Learner(settings, seed, environment, net, target, adam(net.parameters(), settings.lr), replay)
+        practice, arena = (Arena(spec, "Discrete", count) for count in (settings.environments, EPISODES["val"]))
+        learner = Learner(settings, _rollouts(settings, practice, seed), _net(settings, practice, data))
         if state is not None:
             learner.go_on(state)
-        arena = [environments.make(spec, "Discrete") for _ in range(EPISODES["val"])]
         while True:
-            metrics = learner.learn_epoch() | environments.measure(environments.play(net.greedy, arena, "val"), "val")
+            metrics = learner.learn_epoch(settings.steps)
+            metrics |= environments.measure(environments.play(learner.net.greedy, arena, "val"), "val")
             learner.keep_best(metrics["val/return"], self.objective(spec))
             yield Epoch(learner.epoch, metrics, learner.keeper())
 
@@ -272,8 +230,7 @@ class Dqn:
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         """Returns of greedy episodes: each split has seeds of its own, the same for every net."""
-        arena = [environments.make(data.spec, "Discrete") for _ in range(EPISODES[split])]
-        return environments.play(net.greedy, arena, split)
+        return environments.play(net.greedy, Arena(data.spec, "Discrete", EPISODES[split]), split)
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
         return environments.measure(outcomes, split)
@@ -284,23 +241,37 @@ class Dqn:
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The greedy action for each observation, and its value: the discounted return that it promises."""
-        x_NO = _observations(net, batch)
+        x_NO = environments.finite(batch, net.column)
         value_N, action_N = net.best(x_NO)
         return pa.record_batch([pa.array(action_N.numpy()), pa.array(value_N.numpy())], schema=OUTPUTS)
 
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The last hidden layer; the scaled observations where there is none."""
-        codes: Codes = net.hidden(_observations(net, batch).to(net.shift.device)).cpu().numpy()
+        codes: Codes = net.hidden(environments.finite(batch, net.column).to(net.shift.device)).cpu().numpy()
         return codes
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
         return OUTPUTS
 
 
-def _observations(net: Net, batch: pa.RecordBatch) -> torch.Tensor:
-    """x_NO. Raises BadInput if an element is not finite."""
-    x_NO = environments.observations(batch, net.column)
-    if not x_NO.isfinite().all():
-        raise BadInput(f"column {net.column.name!r} holds observations that are not finite")
-    return x_NO
+def _net(settings: Settings, practice: Arena, data: Data) -> Net:
+    """A net for these environments, which it sees scaled."""
+    seen, acted, column = (
+        practice.worlds[0].observation_space,
+        practice.worlds[0].action_space,
+        observation_column(data.spec),
+    )
+    net = Net(column, int(acted.n), int(acted.start), settings)
+    net.shift, net.factor = environments.scale(seen, environments.observations(data.splits["train"], column))
+    return net.to(device())
+
+
+def _rollouts(settings: Settings, practice: Arena, seed: int) -> Rollouts:
+    size, elements, action = settings.replay, practice.x_NO.shape[1], torch.zeros((), dtype=torch.int64)
+    if settings.prioritised:
+        fading = (settings.prioritised, settings.correct, settings.correct_steps)
+        replay: Replay = Prioritised(size, elements, action, *fading)
+    else:
+        replay = Replay(size, elements, action)
+    return Rollouts(practice, replay, seed, settings.gamma, settings.look_ahead)

@@ -22,7 +22,7 @@ from ..model import Model
 from ..sweep import Trial
 from ..tables import labels
 from ..tensors import is_image, is_series
-from . import figures
+from . import control, figures
 
 BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
 ROWS: Mapping[Task, int] = {"text2text": 512}  # of the test rows that are looked at, where each is written for
@@ -31,7 +31,8 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Seen:
-    """Test rows and what the model makes of them. `named` says which they are."""
+    """Test rows and what the model makes of them. `named` says which they are. `trials` are the sweep's, its best
+    first, ranked by `objective`."""
 
     model: Model
     spec: Spec
@@ -39,6 +40,8 @@ class Seen:
     scored: pa.Table
     title: str
     named: str
+    trials: Sequence[Trial]
+    objective: Objective
 
     def truth(self) -> NDArray[np.int64]:
         """The classes of the rows, by number."""
@@ -67,7 +70,8 @@ def draw(
     if data.spec.task in _BY_TASK:
         rows = data.splits["test"].slice(0, ROWS.get(data.spec.task))
         named = "test rows" if rows.num_rows == data.splits["test"].num_rows else f"first {rows.num_rows} test rows"
-        _BY_TASK[data.spec.task](folder, Seen(model, data.spec, rows, _score(model, rows), title, named))
+        seen = Seen(model, data.spec, rows, _score(model, rows), title, named, trials, objective)
+        _BY_TASK[data.spec.task](folder, seen)
     return sorted(file for file in folder.iterdir() if file.is_file())
 
 
@@ -184,11 +188,17 @@ def _text2text(folder: Path, seen: Seen) -> None:
     _worst(folder, seen, {**texts, "loss": loss_N, "score": score_N}, captions, ("wanted", "written"))
 
 
+def _control(folder: Path, seen: Seen) -> None:
+    for name, rows in control.draw(folder, seen):
+        _write_csv(folder / name, rows)
+
+
 _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
     "classification": _classification,
     "regression": _regression,
     "anomaly": _anomaly,
     "text2text": _text2text,
+    "control": _control,
 }
 
 

@@ -82,7 +82,7 @@ def validate(data: Data, expectations: Expectations, docs: Path) -> Validation:
     """
     rows = summary.summarise(data, expectations)
     if expectations.environment:
-        rows = rows.join(episodes.outside(data, expectations.environment))
+        rows = rows.join(episodes.outside(data))
     docs.parent.mkdir(parents=True, exist_ok=True)
     with _ONE_AT_A_TIME, _alone(docs), receipts.replacing_folder(docs) as folder:
         results = _check(rows, expectations, data.spec.dataset, folder)

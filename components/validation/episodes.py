@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..contract import SPLITS, Data
+from .. import environments
+from ..contract import SPLITS, Data, Spec
 from ..errors import DataError
 from ..tensors import blocks
 
@@ -23,7 +24,7 @@ ENDS = ("terminated", "truncated")
 COLUMNS = (EPISODE, STEP, OBSERVATION, ACTION, REWARD, *ENDS)
 
 
-def outside(data: Data, environment: str) -> pd.DataFrame:
+def outside(data: Data) -> pd.DataFrame:
     """For each row, train first, how many elements of its observation and action lie outside their spaces.
 
     Columns observation.outside and action.outside, where the rows have such a column; one of another shape than the
@@ -32,28 +33,19 @@ def outside(data: Data, environment: str) -> pd.DataFrame:
     """
     tables = [data.splits[name] for name in SPLITS if name in data.splits]
     found = {}
-    for name, (low, high, whole) in _spaces(environment).items():
+    for name, (low, high, whole) in _spaces(data.spec).items():
         if tables and all(name in table.schema.names for table in tables):
             counts = [_outside(table.column(name), low, high, whole) for table in tables]
             found[f"{name}.outside"] = np.concatenate(counts)
     return pd.DataFrame(found)
 
 
-def _spaces(environment: str) -> dict[str, tuple[NDArray[Any], NDArray[Any], bool]]:
+def _spaces(spec: Spec) -> dict[str, tuple[NDArray[Any], NDArray[Any], bool]]:
     """(lowest, highest, whole numbers only) of the observation's and the action's elements."""
-    import gymnasium
-
-    try:
-        made = gymnasium.make(environment)
-    except gymnasium.error.Error as error:
-        raise DataError(
-            f"no environment {environment!r}",
-            why=str(error),
-            fix="name one that gymnasium.make knows, and install its package",
-        ) from error
+    made = environments.opened(spec)
     spaces = {OBSERVATION: made.observation_space, ACTION: made.action_space}
     made.close()
-    return {name: _bounds(space, f"{environment} {name}") for name, space in spaces.items()}
+    return {name: _bounds(space, f"{spec.environment} {name}") for name, space in spaces.items()}
 
 
 def _bounds(space: Any, where: str) -> tuple[NDArray[Any], NDArray[Any], bool]:

@@ -50,15 +50,34 @@ def test_less_is_better_where_the_row_says_so() -> None:
     assert Outcome(row, "recommender", [0.96], RIVALS).misses == ["good 0.9500", "mark 0.95"]
 
 
+def test_where_nothing_lies_above_a_rival_as_much_will_do() -> None:
+    row = Row("poles", "return", "max", level=("good",))
+    for reached, missed in ((0.95, []), (0.96, []), (0.94, ["good 0.9500"]), (float("nan"), ["good 0.9500"])):
+        assert Outcome(row, "dqn", [reached], RIVALS).misses == missed
+    assert Outcome(Row("poles", "loss", "min", level=("good",)), "dqn", [0.94], RIVALS).misses == []
+    assert Outcome(Row("poles", "return", "max", above=("good",)), "dqn", [0.95], RIVALS).misses == ["good 0.9500"]
+
+
 def test_results_are_written_twice_and_misses_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "HERE", tmp_path)
-    alone = Row("poles", "return", "max", mark=0.9)
-    families.write([Outcome(alone, "dqn", [0.99], {}).to_json(), Outcome(ROW, "cnn", [0.5, 0.7], RIVALS).to_json()])
+    alone = Row("poles", "return", "max", mark=0.9, level=("good",))
+    reached = Outcome(alone, "dqn", [0.99], {"good": [0.99]})
+    families.write([reached.to_json(), Outcome(ROW, "cnn", [0.5, 0.7], RIVALS).to_json()])
     first, second = json.loads((tmp_path / "results.json").read_text())
     assert (first["ours"], first["rivals"], first["mark"], first["met"]) == ([0.5, 0.7], RIVALS, 0.9, False)
     assert second["met"] is True
     page = (tmp_path / "results.md").read_text()
     assert "| 0.6000 ± 0.1414 | good 0.9500 ± 0.0141<br>poor 0.5000 ± 0.0000 | 0.9, good | **no** |" in page
+    assert "| 0.9900 | good 0.9900 | 0.9, good at least | yes |" in page
+
+
+def test_rows_measured_before_there_were_rivals_to_reach_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "HERE", tmp_path)
+    old = {name: value for name, value in Outcome(ROW, "cnn", [0.97], RIVALS).to_json().items() if name != "level"}
+    families.write([old])
+    assert json.loads((tmp_path / "results.json").read_text()) == [old]
 
 
 def test_how_sacrebleu_counts_stands_below_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

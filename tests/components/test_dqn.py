@@ -15,12 +15,21 @@ from components.contract import SPLITS, Data
 from components.datasets import cartpole
 from components.devices import device
 from components.errors import BadInput, ParamsError
-from components.families.dqn import Dqn
+from components.families.dqn import Dqn, Learner, Net, Settings
 
 from .cases import Case, evaluate, one_thread  # noqa: F401
 from .test_environments import recorded
 
-SMALL = {"width": 32, "steps": 400, "warm_up": 200, "explore_steps": 800, "update_every": 2, "target_every": 50}
+SMALL = {
+    "width": 32,
+    "steps": 400,
+    "warm_up": 200,
+    "explore_steps": 800,
+    "update_every": 2,
+    "target_every": 50,
+    "environments": 2,
+}
+EVERYTHING = {**SMALL, "double": False, "dueling": True, "prioritised": 0.6, "correct_steps": 1000, "environments": 3}
 
 
 def _poles() -> Data:
@@ -31,7 +40,10 @@ def _poles() -> Data:
 
 POLES, CORRIDOR = _poles(), recorded()
 # An environment has no batch to learn by heart: what is asked instead is that it soon does better than at random.
-CASES = [Case("poles", POLES, SMALL, SMALL, reached=40.0, epochs=6, heart_epochs=12, batch=POLES)]
+CASES = [
+    Case("poles", POLES, SMALL, SMALL, reached=40.0, epochs=6, heart_epochs=12, batch=POLES),
+    Case("corridor", CORRIDOR, EVERYTHING, EVERYTHING, reached=7.0, epochs=3, heart_epochs=8, batch=CORRIDOR),
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +74,7 @@ def test_the_baseline_is_the_recorded_random_policy() -> None:
     assert 10 < returns.mean() < 40
 
 
-def test_an_epoch_ends_with_an_episode_and_has_the_steps_that_were_asked() -> None:
+def test_an_epoch_ends_with_all_episodes_and_has_the_steps_that_were_asked() -> None:
     """So there is no environment to store, and steps can be counted for a budget."""
     steps = 0
     for epoch in itertools.islice(Dqn().fit(POLES, SMALL, 4, None), 3):
@@ -70,9 +82,72 @@ def test_an_epoch_ends_with_an_episode_and_has_the_steps_that_were_asked() -> No
         progress = kept.scalars["progress"]
         asked = steps + SMALL["steps"]
         steps = progress["steps"]
-        assert asked <= steps < asked + 500
-        assert len(kept.tensors["replay/reward"]) == progress["added"] == steps
+        assert asked <= steps < asked + 4 * 500
+        assert len(kept.tensors["replay/reward"]) == progress["added"] == steps == epoch.metrics["train/steps"]
     assert progress["episodes"] > 3
+
+
+@pytest.mark.parametrize("environments", [1, 3, 8])
+def test_so_many_updates_a_step_whatever_plays_in_step(environments: int) -> None:
+    """From the warm-up's last step on, one each three steps."""
+    hyper = {**SMALL, "warm_up": 100, "update_every": 3, "environments": environments}
+    progress = next(Dqn().fit(CORRIDOR, hyper, 0, None)).state().scalars["progress"]
+    assert progress["updates"] == progress["steps"] // 3 - 99 // 3
+
+
+def test_dueling_streams_say_what_a_state_is_worth_and_by_how_much_actions_differ() -> None:
+    """The values' mean is the worth of the first half of the code alone; the second half's gains have mean 0."""
+    net = Net(POLES.spec.columns[0], 3, 0, Settings(width=8, dueling=True))
+    x_BO = torch.randn(5, 4)
+    worth_B1 = net.worth(net.hidden(x_BO)[:, :4])
+    torch.testing.assert_close(net(x_BO).mean(1, keepdim=True), worth_B1)
+    (gradient,) = torch.autograd.grad(net(x_BO).sum(), net.last.weight)
+    assert gradient.abs().max() < 1e-5, "what all actions have in common is not the second stream's to say"
+    assert net.last.in_features == 4
+    plain = Net(POLES.spec.columns[0], 3, 0, Settings(width=8))
+    assert plain.worth is None and plain.last.in_features == 8
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_double_the_net_chooses_and_the_target_net_values(double: bool) -> None:
+    """The net would take action 1 next, the target net finds it worth 3 and action 0 worth 5."""
+    learner = _learner({"double": double, "lr": 0.0})
+    _say(learner.net, [1.0, 2.0])
+    _say(learner.target, [5.0, 3.0])
+    whole = torch.ones(1)
+    batch = {"before": torch.zeros(1, 1), "after": torch.zeros(1, 1), "reward": whole, "discount": whole * 0.5}
+    loss = learner.update({**batch, "action": torch.zeros(1, dtype=torch.int64)})
+    following = 3.0 if double else 5.0
+    assert float(loss) == pytest.approx(1 + 0.5 * following - 1.0 - 0.5, rel=1e-5), "Huber's, for an error above 1"
+
+
+def test_priorities_follow_the_nets_errors_and_weights_are_in_its_loss() -> None:
+    learner = _learner({"prioritised": 1.0, "lr": 0.0})
+    _say(learner.net, [0.0, 0.0])
+    _say(learner.target, [0.0, 0.0])
+    for reward in (2.0, 6.0):
+        learner.rollouts.replay.add(before=[0], action=0, reward=reward, discount=0.0, after=[0])
+    batch = {name: rows[:2] for name, rows in learner.rollouts.replay.rows.items()}
+    loss = learner.update({**batch, "row": torch.arange(2), "weight": torch.tensor([1.0, 0.5])})
+    assert float(loss) == pytest.approx((1.5 + 0.5 * 5.5) / 2)
+    assert learner.rollouts.replay.filled()["replay/chance"].tolist() == pytest.approx([2, 6], rel=1e-4)
+
+
+def _learner(hyper: dict[str, Any]) -> Learner:
+    """As `fit` makes it in the corridor, before its first step."""
+    with pytest.MonkeyPatch.context() as patch:
+        found: list[Learner] = []
+        patch.setattr(Learner, "learn_epoch", lambda self, _: found.append(self) or {})
+        patch.setattr(Learner, "keep_best", lambda *_: None)
+        next(Dqn().fit(CORRIDOR, {**SMALL, **hyper}, 0, None))
+    return found[0]
+
+
+def _say(net: Net, values: list[float]) -> None:
+    """Make the net answer with these values, whatever it sees."""
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.copy_(torch.tensor(values))
 
 
 def test_the_greedy_policy_finds_the_shortest_way_whatever_the_actions_are_called() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 from typing import Any, ClassVar
 
 import gymnasium
@@ -14,8 +16,9 @@ from gymnasium.spaces import Box, Discrete, MultiBinary
 
 from components import environments
 from components.contract import SPLITS, Column, Data, Spec, State
-from components.environments import SEEDS, TRAINING_SEEDS, Replay
+from components.environments import SEEDS, TRAINING_SEEDS, Arena, Replay
 from components.errors import DataError
+from components.rollouts import Rollouts
 
 POSITION = (Column("observation", "tensor", "float32", (1,)),)
 
@@ -42,7 +45,49 @@ class Switches(Corridor):
     action_space: ClassVar[Any] = MultiBinary(2)
 
 
-for name, kind, limit in (("Corridor", Corridor, 12), ("Endless", Corridor, None), ("Switches", Switches, 12)):
+class Faulty(Corridor):
+    """Goes wrong in `fault`'s way: in reset, or in its second step."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault, self.made = fault, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.made = 0
+        seen, told = super().reset(seed=seed, options=options)
+        if self.fault == "reset raises":
+            raise ZeroDivisionError("the floor is gone")
+        return {"reset nan": seen * np.nan, "reset shape": np.zeros(3, np.float32)}.get(self.fault, seen), told
+
+    def step(self, action: Any) -> Any:
+        seen, reward, ended, _, told = super().step(action)
+        self.made += 1
+        if self.made == 2 and self.fault == "step raises":
+            raise ZeroDivisionError("the floor is gone")
+        if self.made == 2 and self.fault == "step old":
+            return seen, reward, ended, told
+        if self.made == 2:
+            seen = {"step inf": seen + np.inf, "step shape": seen[0], "step words": ["a"]}.get(self.fault, seen)
+            reward = {"reward nan": np.nan, "reward words": "much"}.get(self.fault, reward)
+        return seen, reward, False, False, told
+
+
+class Tireless(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Says that it goes on, whatever is inside it."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+
+    def step(self, action: Any) -> Any:
+        seen, reward, *_ = self.env.step(action)
+        return seen, reward, False, False, {}
+
+
+for name, kind, limit in (
+    ("Corridor", Corridor, 12),
+    ("Endless", Corridor, None),
+    ("Switches", Switches, 12),
+    ("Faulty", Faulty, 12),
+):
     if f"{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"{name}-v0", entry_point=kind, max_episode_steps=limit)
 
@@ -103,6 +148,86 @@ def test_bounds_are_scaled_to_one_and_where_there_are_none_the_recorded_rows_dec
     assert ((x - shift) * factor).tolist() == [[-1.0, -1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
 
 
+def test_an_environments_settings_and_wrappers_are_the_datasets() -> None:
+    """And a limit that the environment lacks is one of its settings."""
+    asked = dataclasses.replace(
+        spec("Endless-v0", (Column("observation", "tensor", "float32", (1, 1)),)),
+        environment_settings={"max_episode_steps": 5},
+        environment_wrappers=("gymnasium.wrappers:TimeAwareObservation", "gymnasium.wrappers:FlattenObservation"),
+    )
+    assert Spec.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+    assert not {"environment_settings", "environment_wrappers"} & spec("Endless-v0").to_json().keys()
+    with pytest.raises(DataError, match=r"observations are .*not a Box of shape \(1, 1\)"):
+        environments.make(asked, "Discrete")
+    made = environments.make(dataclasses.replace(asked, environment_wrappers=()), "Discrete")
+    assert made.spec.max_episode_steps == 5
+    timed = dataclasses.replace(asked, columns=(Column("observation", "tensor", "float32", (2,)),))
+    arena = Arena(timed, "Discrete", 1)
+    arena.reset(0, 1, "an episode")
+    arena.step([0], [5])
+    assert arena.x_NO[0, 1] == 1.0, "the time"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"environment_settings": {"speed": 3}}, "speed"),
+        ({"environment_wrappers": ("gymnasium.wrappers:Nothing",)}, "Nothing"),
+        ({"environment_wrappers": ("nowhere_at_all:Nothing",)}, "nowhere_at_all"),
+    ],
+)
+def test_settings_and_wrappers_that_there_are_not_are_named(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(DataError, match=why) as caught:
+        environments.make(dataclasses.replace(spec("Corridor-v0"), **change), "Discrete")
+    assert "settings and wrappers in the dataset" in str(caught.value)
+
+
+# ── what goes wrong in it ───────────────────────────────────────────────────────────────────────────────
+
+FAULTS = {
+    "reset raises": (r"'Faulty-v0' raised ZeroDivisionError in reset", 0, "the floor is gone"),
+    "reset nan": (r"observation that is not finite, in elements \[0\]", 0, ""),
+    "reset shape": (r"observation of shape \(3,\), its space has \(1,\)", 0, ""),
+    "step raises": (r"raised ZeroDivisionError in step", 2, "the floor is gone"),
+    "step old": (r"raised ValueError in step", 2, "not enough values"),
+    "step inf": (r"observation that is not finite, in elements \[0\]", 2, ""),
+    "step shape": (r"observation of shape \(\), its space has \(1,\)", 2, ""),
+    "step words": (r"raised ValueError in step", 2, "could not convert"),
+    "reward nan": (r"gave the reward nan", 2, ""),
+    "reward words": (r"raised ValueError in step", 2, "could not convert"),
+}
+
+
+@pytest.mark.parametrize("measured", [True, False], ids=["measured", "trained"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_says_in_which_episode_with_which_seed_at_which_step(fault: str, measured: bool) -> None:
+    what, step, why = FAULTS[fault]
+    asked = dataclasses.replace(spec("Faulty-v0"), environment_settings={"fault": fault})
+    arena = Arena(asked, "Discrete", 2)
+    with pytest.raises(DataError, match=what) as caught:
+        if measured:
+            environments.play(lambda x_NO: [5] * len(x_NO), arena, "val")
+        else:
+            _practise(arena)
+    episode, seed = ("val", SEEDS["val"]) if measured else ("training", environments.training_seed(3, 0))
+    assert f"steps: {episode} episode 0 (reset with seed {seed}), step {step}" in str(caught.value)
+    assert why in str(caught.value) and "fix: mend the environment" in str(caught.value)
+
+
+def test_an_environment_that_does_not_keep_its_own_limit_is_stopped() -> None:
+    asked = dataclasses.replace(spec("Corridor-v0"), environment_wrappers=(f"{__name__}:Tireless",))
+    for go in (lambda arena: environments.play(lambda x: [5] * len(x), arena, "test"), _practise):
+        with pytest.raises(DataError, match="did not end at its own time limit of 12 steps") as caught:
+            go(Arena(asked, "Discrete", 2))
+        assert "step 12" in str(caught.value)
+
+
+def _practise(arena: Arena) -> None:
+    memory = Replay(100, 1, torch.zeros((), dtype=torch.int64))
+    for _ in Rollouts(arena, memory, 3, 0.9).play(lambda x: ([0] * len(x), [5] * len(x)), lambda: False):
+        assert len(memory) < 90
+
+
 # ── seeds ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -126,14 +251,14 @@ def test_episodes_in_step_are_those_one_after_the_other() -> None:
         """Right, but at cell 1 left: starts at 0 and 1 never arrive."""
         return [5 if x == 1 else 6 for x in x_NO[:, 0].tolist()]
 
-    arena = [environments.make(spec("Corridor-v0"), "Discrete") for _ in range(8)]
+    arena = Arena(spec("Corridor-v0"), "Discrete", 8)
     outcomes = environments.play(policy, arena, "val")
     together = environments.measure(outcomes, "val")
-    alone = []
+    alone, world = [], arena.worlds[0]
     for i in range(8):
-        x, total, ended = arena[0].reset(seed=SEEDS["val"] + i)[0], 0.0, False
+        x, total, ended = world.reset(seed=SEEDS["val"] + i)[0], 0.0, False
         while not ended:
-            x, reward, terminated, truncated, _ = arena[0].step(policy(torch.tensor(x)[None])[0])
+            x, reward, terminated, truncated, _ = world.step(policy(torch.tensor(x)[None])[0])
             total, ended = total + reward, terminated or truncated
         alone.append(total)
     assert set(alone) == {9.0, -12.0} and outcomes["return"].tolist() == alone

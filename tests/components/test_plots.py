@@ -221,12 +221,6 @@ def test_anomaly(tmp_path: Path) -> None:
     assert looks_drawn(tmp_path / "scores.png") and read(tmp_path / "worst.csv")[1][0] == "59"
 
 
-def test_control_has_its_learning_curves(tmp_path: Path) -> None:
-    files = plots.draw(tmp_path, *made("control", np.zeros(ROWS), {"action": np.zeros(ROWS, int)}), trials(), OBJECTIVE)
-    assert [f.name for f in files] == ["curves.csv", "learning_curves.png"]
-    assert looks_drawn(tmp_path / "learning_curves.png")
-
-
 def test_the_same_bytes_again_and_from_threads(tmp_path: Path) -> None:
     def drawn(number: int) -> dict[str, bytes]:
         files = plots.draw(tmp_path / str(number), *classifier(3, IMAGE), trials(), OBJECTIVE)
