@@ -13,6 +13,8 @@ Legend: B images of a batch, N rows of a split, C channels, H height, W width, Z
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
@@ -23,7 +25,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import images, metrics
+from .. import grids, metrics
 from ..contract import (
     Choice,
     Codes,
@@ -42,8 +44,9 @@ from ..contract import (
     Uniform,
 )
 from ..devices import device, seeded
+from ..distances import Mahalanobis
 from ..errors import DataError, ParamsError
-from ..settings import configure
+from ..settings import configure, one_of
 from ..states import unpack
 from ..tables import Rows, labels
 from ..training import Lesson, adam, constant, cosine, learn
@@ -66,6 +69,7 @@ class Settings:
     ridge      share of the mean variance that is added to every direction of the distance
     flagged    share of normal val rows whose score is an anomaly's
     horizon    epochs over which the learning rate falls along a cosine; 0: it stays
+    net        "convolutional" (over the image, or over the steps of the series) or "dense"
     """
 
     normal: str = ""
@@ -81,61 +85,84 @@ class Settings:
     ridge: float = 0.02
     flagged: float = 0.05
     horizon: int = 12
+    net: str = "convolutional"
+
+    def __post_init__(self) -> None:
+        one_of(self, "net", NETS)
 
 
 class Net(nn.Module):
-    """Reconstruction and code of images in [0, 1], and the distance of both from what is normal."""
+    """Reconstruction and code of scaled rows, and the distance of both from what is normal."""
 
-    bounds: torch.Tensor
-    center: torch.Tensor
-    precision: torch.Tensor
     threshold: torch.Tensor
 
     def __init__(self, spec: Spec, settings: Settings) -> None:
         super().__init__()
         self.spec, self.settings = spec, settings
-        channels, height, width = images.shape(images.column(spec))
-        half, quarter = [((height + k - 1) // k, (width + k - 1) // k) for k in (2, 4)]
-        wide, cells = settings.width, 2 * settings.width * quarter[0] * quarter[1]
-        self.encoder = nn.Sequential(
-            *_layer(nn.Conv2d(channels, wide, 3, 2, 1, bias=False), nn.BatchNorm2d(wide)),
-            *_layer(nn.Conv2d(wide, 2 * wide, 3, 2, 1, bias=False), nn.BatchNorm2d(2 * wide)),
-            nn.Flatten(),
-            nn.Linear(cells, settings.code),
-        )
-        self.decoder = nn.Sequential(
-            *_layer(nn.Linear(settings.code, cells, bias=False), nn.BatchNorm1d(cells)),
-            nn.Unflatten(1, (2 * wide, *quarter)),
-            nn.Upsample(half),
-            *_layer(nn.Conv2d(2 * wide, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)),
-            nn.Upsample((height, width)),
-            nn.Conv2d(wide, channels, 3, 1, 1),
-            nn.Sigmoid(),
-        )
-        self.register_buffer("bounds", torch.tensor([0.0, 255.0]))  # the pixel values that become 0 and 1
-        # What is normal: centre and inverse covariance of (code, log error), and the score that counts as anomaly.
-        self.register_buffer("center", torch.zeros(settings.code + 1))
-        self.register_buffer("precision", torch.eye(settings.code + 1))
-        self.register_buffer("threshold", torch.zeros(()))
+        channels, *sides = grids.shape(spec)
+        self.encoder, self.decoder = NETS[settings.net](channels, sides, settings)
+        if grids.is_image(spec):
+            self.decoder.append(nn.Sigmoid())
+        self.scale = grids.Scale(channels)
+        self.normal = Mahalanobis(settings.code + 1)  # of (code, log error)
+        self.register_buffer("threshold", torch.zeros(()))  # the score above which a row is an anomaly
 
-    def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        z_BZ = self.encoder(x_BCHW)
+    def forward(self, x_BCS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_BZ = self.encoder(x_BCS)
         return self.decoder(z_BZ), z_BZ
 
-    def traits(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+    def traits(self, x_BCS: torch.Tensor) -> torch.Tensor:
         """(code, log of the mean squared error), B × (Z + 1)."""
-        y_BCHW, z_BZ = self(x_BCHW)
-        error_B = (y_BCHW - x_BCHW).square().flatten(1).mean(1)
+        y_BCS, z_BZ = self(x_BCS)
+        error_B = (y_BCS - x_BCS).square().flatten(1).mean(1)
         return torch.cat([z_BZ, error_B.clamp_min(1e-12).log()[:, None]], 1).float()
 
-    def distance(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Squared Mahalanobis distance a trait: about 1 for normal images."""
-        away_BT = self.traits(x_BCHW) - self.center
-        return ((away_BT @ self.precision) * away_BT).mean(1)
+    def distance(self, x_BCS: torch.Tensor) -> torch.Tensor:
+        distance_B: torch.Tensor = self.normal(self.traits(x_BCS))
+        return distance_B
+
+
+def _convolutional(channels: int, sides: list[int], settings: Settings) -> tuple[nn.Sequential, nn.Sequential]:
+    """Strides halve the sides twice, nearest neighbours double them again."""
+    axes, wide, half, quarter = len(sides), settings.width, grids.halves(sides, 1), grids.halves(sides, 2)
+    convolution, norm, kernel = grids.CONVOLUTION[axes], grids.BATCH_NORM[axes], grids.KERNEL[axes]
+    cells, pad = 2 * wide * math.prod(quarter), kernel // 2
+    encoder = nn.Sequential(
+        *_layer(convolution(channels, wide, kernel, 2, pad, bias=False), norm(wide)),
+        *_layer(convolution(wide, 2 * wide, kernel, 2, pad, bias=False), norm(2 * wide)),
+        nn.Flatten(),
+        nn.Linear(cells, settings.code),
+    )
+    decoder = nn.Sequential(
+        *_layer(nn.Linear(settings.code, cells, bias=False), nn.BatchNorm1d(cells)),
+        nn.Unflatten(1, (2 * wide, *quarter)),
+        nn.Upsample(half),
+        *_layer(convolution(2 * wide, wide, kernel, 1, pad, bias=False), norm(wide)),
+        nn.Upsample(tuple(sides)),
+        convolution(wide, channels, kernel, 1, pad),
+    )
+    return encoder, decoder
+
+
+def _dense(channels: int, sides: list[int], settings: Settings) -> tuple[nn.Sequential, nn.Sequential]:
+    """Two hidden layers on either side of the code."""
+    wide = [channels * math.prod(sides), 32 * settings.width, 16 * settings.width]
+    down = [
+        layer for a, b in itertools.pairwise(wide) for layer in _layer(nn.Linear(a, b, bias=False), nn.BatchNorm1d(b))
+    ]
+    encoder = nn.Sequential(nn.Flatten(), *down, nn.Linear(wide[-1], settings.code))
+    back = [settings.code, *wide[:0:-1]]
+    up = [
+        layer for a, b in itertools.pairwise(back) for layer in _layer(nn.Linear(a, b, bias=False), nn.BatchNorm1d(b))
+    ]
+    return encoder, nn.Sequential(*up, nn.Linear(wide[1], wide[0]), nn.Unflatten(1, (channels, *sides)))
 
 
 def _layer(weights: nn.Module, norm: nn.Module) -> tuple[nn.Module, ...]:
     return weights, norm, nn.LeakyReLU(0.1)
+
+
+NETS = {"convolutional": _convolutional, "dense": _dense}
 
 
 class Autoencoder:
@@ -162,13 +189,13 @@ class Autoencoder:
         seeded(seed)
         raw, val_normal_N = _normal(data, settings), _is_normal(data, "val", settings)
         net = Net(spec, settings).to(where)
-        net.bounds.copy_(images.bounds(raw))
-        train, val = images.scaled(raw, net.bounds).to(where), _images(net, data.splits["val"])
+        net.scale.fit(spec, raw)
+        train, val = net.scale(raw).to(where), _rows(net, data.splits["val"])
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
-            x_BCHW = images.augmented(train[rows_B % len(train)], settings.augment)
-            y_BCHW, _ = net(x_BCHW + settings.noise * torch.randn_like(x_BCHW) if settings.noise else x_BCHW)
-            return functional.mse_loss(y_BCHW.float(), x_BCHW)
+            x_BCS = grids.augmented(spec, train[rows_B % len(train)], settings.augment)
+            y_BCS, _ = net(x_BCS + settings.noise * torch.randn_like(x_BCS) if settings.noise else x_BCS)
+            return functional.mse_loss(y_BCS.float(), x_BCS)
 
         def evaluate(served: Net) -> Metrics:
             _calibrate(served, train)
@@ -195,7 +222,7 @@ class Autoencoder:
         return net.to(device()).eval()
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        score_N = _distances(net, _images(net, data.splits[split]))
+        score_N = _distances(net, _rows(net, data.splits[split]))
         return {"score": score_N, "anomalous": ~_is_normal(data, split, net.settings)}
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
@@ -211,22 +238,22 @@ class Autoencoder:
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
         """The squared distance from the mean normal training image."""
         settings = configure(Settings, hyper)
-        normal, rows = _normal(data, settings), images.read(data.spec, data.splits[split])
-        bounds = images.bounds(normal)
-        center_CHW = images.scaled(normal, bounds).mean(0)
-        score_N = (images.scaled(rows, bounds) - center_CHW).square().flatten(1).mean(1)
+        normal, rows = _normal(data, settings), grids.read(data.spec, data.splits[split])
+        scale = grids.Scale(normal.shape[1])
+        scale.fit(data.spec, normal)
+        score_N = (scale(rows) - scale(normal).mean(0)).square().flatten(1).mean(1)
         return {f"{split}/auroc": metrics.auroc(score_N.numpy(), ~_is_normal(data, split, settings))}
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
-        score_N = _distances(net, _images(net, batch))
+        score_N = _distances(net, _rows(net, batch))
         anomalous_N = score_N > net.threshold.item()
         return pa.RecordBatch.from_arrays([pa.array(score_N), pa.array(anomalous_N)], schema=OUTPUTS)
 
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The latent code."""
-        where, parts = net.center.device, torch.split(_images(net, batch), SCORING_ROWS)
-        codes: Codes = torch.cat([net.encoder(x_BCHW.to(where)).float().cpu() for x_BCHW in parts]).numpy()
+        where, parts = net.threshold.device, torch.split(_rows(net, batch), SCORING_ROWS)
+        codes: Codes = torch.cat([net.encoder(x_BCS.to(where)).float().cpu() for x_BCS in parts]).numpy()
         return codes
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
@@ -247,34 +274,31 @@ def _is_normal(data: Data, split: str, settings: Settings) -> Mask:
 
 def _normal(data: Data, settings: Settings) -> torch.Tensor:
     """The normal training images, as they are. Raises DataError if there are fewer than two."""
-    found = images.read(data.spec, data.splits["train"])[torch.from_numpy(_is_normal(data, "train", settings))]
+    found = grids.read(data.spec, data.splits["train"])[torch.from_numpy(_is_normal(data, "train", settings))]
     if len(found) < 2:
         raise DataError(f"{len(found)} training rows of class {settings.normal!r}", where=data.spec.dataset)
     return found
 
 
-def _images(net: Net, rows: Rows) -> torch.Tensor:
-    """x_NCHW, scaled, on the CPU."""
-    return images.scaled(images.read(net.spec, rows), net.bounds)
+def _rows(net: Net, rows: Rows) -> torch.Tensor:
+    """x_NCS, scaled, on the CPU."""
+    x_NCS: torch.Tensor = net.scale(grids.read(net.spec, rows))
+    return x_NCS
 
 
 @torch.no_grad()
-def _calibrate(net: Net, train_NCHW: torch.Tensor) -> None:
-    """Fit centre and precision on the training images and changed copies of them."""
-    settings = net.settings
-    parts = [train_NCHW, *(images.augmented(train_NCHW, settings.augment) for _ in range(settings.copies))]
-    t_NT = torch.cat([net.traits(part) for part in parts if settings.augment or part is train_NCHW]).cpu().double()
-    deviation_T = t_NT.std(0).clamp_min(1e-6)
-    covariance_TT = torch.cov((t_NT / deviation_T).T) + settings.ridge * torch.eye(t_NT.shape[1], dtype=t_NT.dtype)
-    precision_TT = torch.linalg.inv(covariance_TT) / (deviation_T[:, None] * deviation_T[None, :])
-    net.center.copy_(t_NT.mean(0))
-    net.precision.copy_(precision_TT)
+def _calibrate(net: Net, train_NCS: torch.Tensor) -> None:
+    """Fit what is normal on the training rows and changed copies of them."""
+    settings, changed = net.settings, grids.augmented
+    parts = [train_NCS, *(changed(net.spec, train_NCS, settings.augment) for _ in range(settings.copies))]
+    traits = [net.traits(part).cpu() for part in parts if settings.augment or part is train_NCS]
+    net.normal.fit(torch.cat(traits), settings.ridge)
 
 
 @torch.inference_mode()
-def _distances(net: Net, x_NCHW: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def _distances(net: Net, x_NCS: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     net.eval()
-    where = net.center.device
-    parts = [net.distance(x_BCHW.to(where)).cpu() for x_BCHW in torch.split(x_NCHW, SCORING_ROWS)]
+    where = net.threshold.device
+    parts = [net.distance(x_BCS.to(where)).cpu() for x_BCS in torch.split(x_NCS, SCORING_ROWS)]
     found: np.ndarray[tuple[int], np.dtype[np.float32]] = torch.cat(parts).numpy()
     return found

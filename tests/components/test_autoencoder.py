@@ -15,12 +15,17 @@ from components.contract import Data
 from components.errors import BadInput, DataError, ParamsError
 from components.families.autoencoder import Autoencoder
 
-from .cases import Case, images, one_thread  # noqa: F401
+from .cases import Case, images, one_thread, waves  # noqa: F401
 
 BARS = images("anomaly")
 SMALL = {"normal": "flat", "width": 4, "code": 8, "noise": 0.1, "batch_rows": 16}
 HEART = {**SMALL, "noise": 0.0, "augment": 0.0, "weight_decay": 0.0, "width": 8}
-CASES = [Case("images", BARS, SMALL, HEART, reached=0.95, epochs=20)]
+WAVES = {**SMALL, "normal": "slow"}
+CASES = [
+    Case("images", BARS, SMALL, HEART, reached=0.95, epochs=20),
+    Case("series", waves("anomaly"), WAVES, {**HEART, "normal": "slow"}, reached=0.95, epochs=20),
+    Case("dense", waves("anomaly"), {**WAVES, "net": "dense"}, {**HEART, **WAVES, "net": "dense"}, 0.95, epochs=20),
+]
 
 
 @pytest.fixture(scope="module")
