@@ -1,5 +1,5 @@
-"""What codes are worth, looked at from outside: a linear probe, clusters, and a map. For reports and benchmarks; no family
-learns from any of it. The same codes give the same figures and the same map each time.
+"""What codes are worth, looked at from outside: a linear probe, clusters, and a map. For reports and benchmarks: no
+family learns from any of it. The same codes give the same figures and the same map each time.
 
 Legend: N rows, D elements of a code, K classes.
 """
