@@ -1,12 +1,12 @@
-"""Scoring with the champion, as the score stage and as a person asks for it, and what is said of it: rows set aside,
-and drift, to people and to MLflow."""
+"""Scoring and encoding with the champion, as the score stage and as a person asks for it, and what is said of it: rows
+set aside, and drift, to people and to MLflow."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from .work import Work
 
 if TYPE_CHECKING:
     from .registry.bundle import Shipped
-    from .scoring import Job, Say, Scored
+    from .scoring import Job, Say, Scored, Scorer
 
 DRIFT = "drift.json"
 
@@ -77,24 +77,26 @@ def score_table(
     made, job = _champion(resolved)
     blocked = Delivery(output.resolve(), source.is_dir()).beside("blocked.json")
     job = dataclasses.replace(job, ignore_extra=ignore_extra, id=row_id, blocked=blocked)
-    tell = project.say if progress else lambda _: None
-    scored = _scored(resolved, made, job, source, output, lambda rows: tell(f"{name} score: {rows:,} rows"))
-    lineage.record_scoring(project.workspace, name, source, scored.output, scored.receipt)
-    if scored.unchanged:
-        tell(f"{name} score: unchanged, {output} holds these scores already (key {scored.key[:12]})")
-    return {
-        "pipeline": name,
-        "output": str(output),
-        "rows_in": scored.rows_in,
-        "rows": scored.rows,
-        "quarantined": scored.quarantined,
-        "drifting": scored.drift["drifting"] if scored.drift else None,
-        "model_version": job.model_version,
-        "run_key": job.run_key,
-        "input": scored.input,
-        "unchanged": scored.unchanged,
-        "seconds": round(scored.seconds, 3),
-    }
+    return _delivered(resolved, made, job, source, output, project.say if progress else lambda _: None)
+
+
+def encode_table(
+    project: Project,
+    name: str,
+    source: Path,
+    output: Path,
+    *,
+    ignore_extra: bool = False,
+    row_id: str | None = None,
+) -> Json:
+    """Write what the champion's net makes of each row of a table: its code. As `score_table`, but nothing is compared
+    with the training rows, since codes are not acted on."""
+    from .scoring.coding import Coder
+
+    resolved = plan.resolve(project, name)
+    made, job = _champion(resolved)
+    job = dataclasses.replace(job, ignore_extra=ignore_extra, id=row_id, drift=None, codes=True)
+    return _delivered(resolved, Coder(made), job, source, output, project.say)
 
 
 def score_partition(project: Project, name: str, partition: Partition) -> Json:
@@ -127,6 +129,30 @@ def backfilling(project: Project, name: str) -> Iterator[None]:
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _delivered(
+    resolved: Resolved, made: Scorer, job: Job, source: Path, output: Path, tell: Callable[[str], None]
+) -> Json:
+    """Score or encode a table, put it on record, and say what stands in `output` now."""
+    name, what, result = resolved.name, *(("encode", "codes") if job.codes else ("score", "scores"))
+    scored = _scored(resolved, made, job, source, output, lambda rows: tell(f"{name} {what}: {rows:,} rows"))
+    lineage.record_scoring(resolved.workspace, name, source, scored.output, scored.receipt)
+    if scored.unchanged:
+        tell(f"{name} {what}: unchanged, {output} holds these {result} already (key {scored.key[:12]})")
+    return {
+        "pipeline": name,
+        "output": str(output),
+        "rows_in": scored.rows_in,
+        "rows": scored.rows,
+        "quarantined": scored.quarantined,
+        "drifting": scored.drift["drifting"] if scored.drift else None,
+        "model_version": job.model_version,
+        "run_key": job.run_key,
+        "input": scored.input,
+        "unchanged": scored.unchanged,
+        "seconds": round(scored.seconds, 3),
+    }
+
+
 def _champion(resolved: Resolved) -> tuple[Shipped, Job]:
     """The champion, and a scoring job in its name. The run key in every row is that of the champion's training."""
     from . import registry, scoring
@@ -146,7 +172,7 @@ def _champion(resolved: Resolved) -> tuple[Shipped, Job]:
     return made, job
 
 
-def _scored(resolved: Resolved, made: Shipped, job: Job, source: Path, output: Path, tell: Say) -> Scored:
+def _scored(resolved: Resolved, made: Scorer, job: Job, source: Path, output: Path, tell: Say) -> Scored:
     """Score, and say what there is to say. What is blocked is tracked all the same."""
     from . import scoring
 
@@ -159,7 +185,8 @@ def _scored(resolved: Resolved, made: Shipped, job: Job, source: Path, output: P
         _track(resolved, job, job.blocked)
         raise
     if scored.quarantined:
-        say(f"{name} score: {scored.rows_in:,} rows = {scored.rows:,} scored + {scored.quarantined:,} set aside")
+        what = "encode" if job.codes else "score"
+        say(f"{name} {what}: {scored.rows_in:,} rows = {scored.rows:,} {what}d + {scored.quarantined:,} set aside")
         say(f"  {scored.quarantine} has them, each with its reason")
     if scored.drift:
         if scored.drift["drifting"]:

@@ -14,7 +14,7 @@ import typer
 
 from components.errors import ParamsError, TidemillError
 
-from . import backfills, champions, lineage, retraining, upkeep
+from . import backfills, champions, codes, lineage, retraining, upkeep
 from .printing import AsJson, show
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 data = typer.Typer(no_args_is_help=True, help="Datasets: fetch them, add your own.")
 app.add_typer(data, name="data")
 champions.add(app)
+codes.add(app)
 backfills.add(app)
 lineage.add(app)
 upkeep.add(app)

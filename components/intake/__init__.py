@@ -147,6 +147,12 @@ def files(source: Path) -> dict[str, Path]:
     return found
 
 
+def nothing(spec: Spec) -> pa.RecordBatch:
+    """A batch of no rows, as `Table.batches` would have it."""
+    inputs = [columns.cast(columns.unread(column), column) for column in spec.columns]
+    return pa.RecordBatch.from_arrays(inputs, [column.name for column in spec.columns])
+
+
 def open_file(file: Path, wanted: Wanted) -> Table:
     """Check a file's columns. Raises BadInput that names every column that is missing, unfit or too many."""
     inputs, rows = wanted.spec.columns, None

@@ -203,6 +203,13 @@ def plain(array: pa.Array, at: int) -> object:
     return _storage(array)[at].as_py()
 
 
+def unread(column: Column) -> pa.Array:
+    """A column of no rows, as a file could hold it."""
+    if column.kind != "tensor":
+        return pa.array([], pa.string())
+    return pa.array([], pa.list_(pa.from_numpy_dtype(column.dtype), math.prod(column.shape)))
+
+
 def cast(array: pa.Array, column: Column) -> pa.Array:
     """The column as the model wants it. Raises pa.ArrowInvalid if a value does not fit."""
     if column.kind == "tensor":

@@ -22,7 +22,7 @@ from ..model import Model
 from ..sweep import Trial
 from ..tables import labels
 from ..tensors import is_image, is_series
-from . import control, figures
+from . import codes, control, figures
 
 BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
 ROWS: Mapping[Task, int] = {"text2text": 512}  # of the test rows that are looked at, where each is written for
@@ -31,17 +31,21 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Seen:
-    """Test rows and what the model makes of them. `named` says which they are. `trials` are the sweep's, its best
-    first, ranked by `objective`."""
+    """Test rows and what the model makes of them. `named` says which they are, `data` is what they are from. `trials`
+    are the sweep's, its best first, ranked by `objective`."""
 
     model: Model
-    spec: Spec
+    data: Data
     rows: pa.Table
     scored: pa.Table
     title: str
     named: str
     trials: Sequence[Trial]
     objective: Objective
+
+    @property
+    def spec(self) -> Spec:
+        return self.data.spec
 
     def truth(self) -> NDArray[np.int64]:
         """The classes of the rows, by number."""
@@ -70,7 +74,7 @@ def draw(
     if data.spec.task in _BY_TASK:
         rows = data.splits["test"].slice(0, ROWS.get(data.spec.task))
         named = "test rows" if rows.num_rows == data.splits["test"].num_rows else f"first {rows.num_rows} test rows"
-        seen = Seen(model, data.spec, rows, _score(model, rows), title, named, trials, objective)
+        seen = Seen(model, data, rows, _score(model, rows), title, named, trials, objective)
         _BY_TASK[data.spec.task](folder, seen)
     return sorted(file for file in folder.iterdir() if file.is_file())
 
@@ -193,12 +197,22 @@ def _control(folder: Path, seen: Seen) -> None:
         _write_csv(folder / name, rows)
 
 
+def _representation(folder: Path, seen: Seen) -> None:
+    probed = codes.draw(folder, seen.model, seen.data, seen.title)
+    if probed:
+        _write_csv(folder / "probe.csv", probed)
+    name = next(field.name for field in seen.scored.schema if pa.types.is_floating(field.type))
+    error_N = seen.floats(name)
+    _worst(folder, seen, {"loss": error_N}, [f"{name.replace('_', ' ')} {error:.4g}" for error in error_N])
+
+
 _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
     "classification": _classification,
     "regression": _regression,
     "anomaly": _anomaly,
     "text2text": _text2text,
     "control": _control,
+    "representation": _representation,
 }
 
 

@@ -58,6 +58,7 @@ class Job:
     rows instead. Columns in `known` may be in the input, unread; `ignore_extra` lets any others be there too.
     `quarantine` is the largest share of the rows that may not fit: with 0 the first ends the scoring. `drift` None
     compares nothing; `blocked` is where the comparison goes that forbids the delivery, by default beside the output.
+    `codes`: what the model returns are its codes, so that an output of scores does not pass for one of codes.
     """
 
     model_version: str
@@ -69,6 +70,7 @@ class Job:
     quarantine: float = 0.0
     drift: drift.Terms | None = None
     blocked: Path | None = None
+    codes: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def _check_place(source: Path, output: Path) -> None:
 
 def _settings(model: Scorer, job: Job) -> dict[str, Json]:
     """What all files of a run share of what makes them."""
-    return {
+    return ({"codes": True} if job.codes else {}) | {
         "format": FORMAT,
         "model": {"version": job.model_version, "weights_sha256": model.weights_sha256},
         "profile": receipts.key(model.profile) if model.profile and job.drift else None,

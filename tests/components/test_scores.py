@@ -9,13 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
 from components import datasets, model, params, plan, profile, registry, scores, versioning
 from components.contract import Data
-from components.errors import Drifted, Unreachable
+from components.errors import BadInput, Drifted, Unreachable
 from components.plan import Project, Resolved
 from components.registry.bundle import Shipped
 from components.tracking import KIND, runs, scorings
@@ -183,6 +185,56 @@ def test_a_version_without_a_profile_scores_and_says_so(here: Here, monkeypatch:
     assert here.score(drifted(5), "older.csv")["drifting"] is None
     assert any("version 1 has no profile" in line for line in here.said)
     assert not (here.root / "out" / "older.csv.parquet.drift.json").exists()
+
+
+# ── codes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encoded(here: Here, rows: pa.Table, name: str = "in.csv", output: str = "codes.parquet", **options: Any) -> Any:
+    csv.write_csv(rows, here.root / name)
+    here.said.clear()
+    return scores.encode_table(here.project, "tides", here.root / name, here.root / "out" / output, **options)
+
+
+def test_codes_are_what_the_net_makes_of_each_row_with_its_name_and_version(here: Here) -> None:
+    rows = shelf.table(300, 21).drop(["day"])
+    told = encoded(here, rows)
+    assert (told["rows_in"], told["rows"], told["quarantined"], told["drifting"]) == (300, 300, 0, None)
+    found = pq.read_table(here.root / "out" / "codes.parquet")
+    made = registry.load(here.project.workspace, "tides", 1)
+    inputs = [column.name for column in made.spec.columns]
+    codes_ND = made.encode(rows.select(inputs).combine_chunks().to_batches()[0])
+    assert found.column_names == ["station", "code", "model_version", "run_key"]
+    assert found.schema.field("code").type == pa.list_(pa.float32(), codes_ND.shape[1])
+    assert found["station"].to_pylist() == rows["station"].to_pylist()
+    values_ND = found["code"].combine_chunks().flatten().to_numpy().reshape(codes_ND.shape)
+    np.testing.assert_allclose(values_ND, codes_ND, rtol=1e-4, atol=1e-5)
+    assert set(found["model_version"].to_pylist()) == {"1"} and set(found["run_key"].to_pylist()) == {"a" * 64}
+    before = (here.root / "out" / "codes.parquet").stat().st_mtime_ns
+    assert encoded(here, rows)["unchanged"] and any("holds these codes already" in line for line in here.said)
+    assert (here.root / "out" / "codes.parquet").stat().st_mtime_ns == before
+
+
+def test_scores_and_codes_of_the_same_rows_do_not_pass_for_each_other(here: Here) -> None:
+    rows = shelf.table(100, 22).drop(["day"])
+    for made in (here.score(rows), encoded(here, rows, output="in.csv.parquet"), here.score(rows)):
+        assert not made["unchanged"]
+    assert "code" not in pq.read_schema(here.root / "out" / "in.csv.parquet").names
+
+
+def test_rows_that_do_not_fit_get_no_code_and_the_others_do(here: Here) -> None:
+    rows = shelf.table(100, 23).drop(["day"])
+    heights = [str(v) for v in rows["height"].to_pylist()]
+    heights[4] = "high"
+    told = encoded(here, rows.set_column(0, "height", pa.array(heights)), "odd.csv", "odd.parquet")
+    assert (told["rows_in"], told["rows"], told["quarantined"]) == (100, 99, 1)
+    assert any("100 rows = 99 encoded + 1 set aside" in line for line in here.said)
+    assert "s4" not in pq.read_table(here.root / "out" / "odd.parquet")["station"].to_pylist()
+    aside = pq.read_table(here.root / "out" / "odd.parquet.quarantine.parquet").to_pylist()
+    assert [(row["row"], row["column"], row["value"]) for row in aside] == [(4, "height", "high")]
+    with pytest.raises(BadInput, match="height"):
+        encoded(here, rows.drop(["height"]), "less.csv", "less.parquet")
+    assert not (here.root / "out" / "less.parquet").exists()
 
 
 # ── the score stage ─────────────────────────────────────────────────────────────────────────────────────
