@@ -20,6 +20,7 @@ FAMILIES = {
     "dqn": "components.families.dqn:Dqn",
     "ddpg": "components.families.ddpg:Ddpg",
     "recommender": "components.families.recommender:Recommender",
+    "vae": "components.families.vae:Vae",
 }
 
 

@@ -22,10 +22,13 @@ from ..model import Model
 from ..sweep import Trial
 from ..tables import labels
 from ..tensors import is_image, is_series
-from . import codes, control, figures
+from . import codes, control, figures, samples
 
 BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
-ROWS: Mapping[Task, int] = {"text2text": 512}  # of the test rows that are looked at, where each is written for
+ROWS: Mapping[Task, int] = {
+    "text2text": 512,
+    "generation": samples.SHOWN,
+}  # of the test rows that are looked at, where each is written for
 Floats = NDArray[np.floating[Any]]
 
 
@@ -213,6 +216,7 @@ _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
     "text2text": _text2text,
     "control": _control,
     "representation": _representation,
+    "generation": samples.draw,
 }
 
 
