@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,12 @@ def settings(pipeline: str) -> Any:
     """The winner's, as its family has them."""
     asked = resolved(pipeline)
     return asked.family.Settings(**{**asked.block.settings, **facts(asked)["hyper"]})
+
+
+def steps(pipeline: str) -> int:
+    """Of the environment, that the winner has learnt from."""
+    winner, *_ = json.loads((resolved(pipeline).workspace.results(pipeline, "train") / "trials.json").read_text())
+    return int(winner["curve"][-1]["train/steps"])
 
 
 def learnt(pipeline: str, folds: int, new_users: bool, run: int) -> Metrics:

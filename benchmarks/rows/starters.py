@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from components import families, metrics, params, tables
+from components import metrics, params, tables
 from components.contract import Data
 from components.workspace import Workspace
 
@@ -81,17 +81,10 @@ def digits_anomaly(data: Data, seed: int) -> Figures:
     return {name: {"auroc": test} for name, (_, test) in best.items()}
 
 
-def cartpole(data: Data, seed: int) -> Figures:  # noqa: ARG001
-    """The random policy whose episodes are the dataset."""
-    reached = families.family("dqn").baseline(data, "test", _settings("cartpole"))
-    return {"random policy": {"return": reached["test/return"]}}
-
-
 ROWS = [
     Row("breast-cancer", "accuracy", "max", breast_cancer, above=("logistic regression",)),
     Row("digits", "accuracy", "max", digits, mark=0.98, above=("nearest neighbours", "support vector machine")),
     Row("digits-anomaly", "auroc", "max", digits_anomaly, above=("IsolationForest", "OneClassSVM")),
-    Row("cartpole", "return", "max", cartpole, mark=475.0, above=("random policy",)),
 ]
 
 

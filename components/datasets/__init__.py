@@ -26,6 +26,7 @@ BUILT_IN = {
     "breast-cancer": "components.datasets.breast_cancer",
     "cartpole": "components.datasets.cartpole",
     "pendulum": "components.datasets.pendulum",
+    "reacher": "components.datasets.reacher",
     "movies": "components.datasets.movies",
     "gunpoint": "components.datasets.gunpoint",
     "arrowhead": "components.datasets.arrowhead",

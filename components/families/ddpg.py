@@ -50,12 +50,11 @@ from ..contract import (
 )
 from ..devices import device, seeded
 from ..environments import EPISODES, Arena, Replay, observation_column
-from ..errors import BadInput, DataError
+from ..errors import DataError
 from ..rollouts import Rollouts
 from ..settings import configure
 from ..states import Parts, unpack
 from ..tables import numbers
-from ..training import adam
 
 Floats: TypeAlias = NDArray[np.float32]
 OUTPUTS = pa.schema([("action", pa.list_(pa.float32())), ("value", pa.float32())])
@@ -73,7 +72,7 @@ class Settings:
     and the targets), `smoothing` (deviation of the noise on the target policy's action; cut at 2.5 times that). None of
     them: 1, 1, 0."""
 
-    width: int = 128
+    width: int = 64
     depth: int = 2
     actor_lr: float = 1e-3
     critic_lr: float = 1e-3
@@ -86,7 +85,7 @@ class Settings:
     batch_rows: int = 128
     environments: int = 5
     steps: int = 1000
-    warm_up: int = 1000
+    warm_up: int = 800
     replay: int = 100_000
 
 
@@ -166,8 +165,10 @@ class Learner(acting.Learner):
     def __init__(self, settings: Settings, rollouts: Rollouts, net: Net) -> None:
         self.settings, self.net = settings, net
         self.target = copy.deepcopy(net).requires_grad_(False)
-        self.actor = adam(net.actor.parameters(), settings.actor_lr)
-        self.critic = adam(net.critic.parameters(), settings.critic_lr)
+        learning, following, policy = net.parameters(), self.target.parameters(), net.actor.parameters()
+        self.weights, self.targets, self.policy = (list[torch.Tensor](each) for each in (learning, following, policy))
+        self.actor = torch.optim.Adam(self.policy, settings.actor_lr, fused=True)
+        self.critic = torch.optim.Adam(net.critic.parameters(), settings.critic_lr, fused=True)
         parts: Parts = {"net": net, "target": self.target, "actor": self.actor, "critic": self.critic}
         super().__init__(rollouts, parts, {"action": net.action})
 
@@ -205,7 +206,7 @@ class Learner(acting.Learner):
         if self.updates % self.settings.delay == 0:
             promised = self.net.critic(before_BO, self.net.actor(before_BO))[0].mean()
             self.actor.zero_grad(set_to_none=True)
-            (-promised).backward(inputs=list(self.net.actor.parameters()))  # the critics' own gradients are not wanted
+            (-promised).backward(inputs=self.policy)  # the critics' own gradients are not wanted
             self.actor.step()
             self._follow()
         return loss.detach()
@@ -219,7 +220,7 @@ class Learner(acting.Learner):
     @torch.no_grad()
     def _follow(self) -> None:
         """The target nets' weights go a little way to those that learn."""
-        torch._foreach_lerp_(list(self.target.parameters()), list(self.net.parameters()), self.settings.tau)
+        torch._foreach_lerp_(self.targets, self.weights, self.settings.tau)
 
 
 class Ddpg:
@@ -279,7 +280,7 @@ class Ddpg:
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The policy's action for each observation, a list of the elements of the environment's, and its value: the
         discounted return that it promises."""
-        action_NA, value_N = net.best(_observations(net, batch))
+        action_NA, value_N = net.best(environments.finite(batch, net.column))
         offsets = np.arange(len(action_NA) + 1, dtype=np.int32) * net.action
         actions = pa.ListArray.from_arrays(pa.array(offsets), pa.array(action_NA.reshape(-1).numpy()))
         return pa.record_batch([actions, pa.array(value_N.numpy())], schema=OUTPUTS)
@@ -287,7 +288,7 @@ class Ddpg:
     @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The actor's last hidden layer; the scaled observations where there is none."""
-        codes: Codes = net.actor[:-2](net.seen(_observations(net, batch))).cpu().numpy()
+        codes: Codes = net.actor[:-2](net.seen(environments.finite(batch, net.column))).cpu().numpy()
         return codes
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
@@ -299,12 +300,11 @@ def bounds(arena: Arena, spec: Spec) -> tuple[torch.Tensor, torch.Tensor]:
     space = arena.worlds[0].action_space
     low_A, high_A = (torch.from_numpy(environments.flat(side)) for side in (space.low, space.high))
     if space.dtype.kind != "f" or not (high_A - low_A).isfinite().all():
-        why, fix = (
-            f"its actions are {space}, not floats with bounds",
-            "give it bounds: gymnasium.wrappers.RescaleAction",
-        )
         raise DataError(
-            f"environment {spec.environment!r} does not fit the family", where=spec.dataset, why=why, fix=fix
+            f"environment {spec.environment!r} does not fit the family",
+            where=spec.dataset,
+            why=f"its actions are {space}, not floats with bounds",
+            fix="name a wrapper that gives them bounds in the dataset's environment_wrappers",
         )
     return low_A, high_A
 
@@ -317,11 +317,3 @@ def as_actions(told_NA: torch.Tensor, arena: Arena) -> list[NDArray[Any]]:
 
 def _played(net: Net, arena: Arena, split: str) -> Outcomes:
     return environments.play(lambda x_NO: as_actions(net.best(x_NO)[0], arena), arena, split)
-
-
-def _observations(net: Net, batch: pa.RecordBatch) -> torch.Tensor:
-    """x_NO. Raises BadInput if an element is not finite."""
-    x_NO = environments.observations(batch, net.column)
-    if not x_NO.isfinite().all():
-        raise BadInput(f"column {net.column.name!r} holds observations that are not finite")
-    return x_NO

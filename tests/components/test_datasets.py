@@ -27,7 +27,6 @@ from components.contract import SPLITS, Data, Task
 from components.datasets import (
     BUILT_IN,
     breast_cancer,
-    cartpole,
     chat,
     digits,
     docstrings,
@@ -49,6 +48,8 @@ from ..conftest import REPOSITORY
 
 TASKS: dict[str, Task] = {  # the others: classification
     "cartpole": "control",
+    "pendulum": "control",
+    "reacher": "control",
     "movies": "regression",
     "spelling-to-sound": "text2text",
     "translate-en-fr": "text2text",
@@ -349,10 +350,11 @@ def test_turns_are_of_one_speaker_and_what_came_before_is_cut_at_a_word() -> Non
     assert chat.before(["x" * 500, "?"], 1) == "x" * 400
 
 
-def test_cartpole_is_whole_episodes_each_in_one_split(workspace: Workspace) -> None:
+@pytest.mark.parametrize("name", ["cartpole", "pendulum", "reacher"])
+def test_recorded_episodes_are_whole_and_each_is_in_one_split(workspace: Workspace, name: str) -> None:
     import gymnasium
 
-    table = rows(workspace, "cartpole").to_pandas()
+    table = rows(workspace, name).to_pandas()
     assert table.groupby("episode")["split"].nunique().max() == 1
     by_split = table.groupby("split")["episode"].nunique()
     assert by_split.to_dict() == {"train": 60, "val": 20, "test": 20}
@@ -360,11 +362,13 @@ def test_cartpole_is_whole_episodes_each_in_one_split(workspace: Workspace) -> N
         assert episode["step"].tolist() == list(range(len(episode)))
         assert (episode["terminated"] | episode["truncated"]).tolist() == [0] * (len(episode) - 1) + [1]
         assert episode["id"].tolist() == [f"{number}-{step}" for step in range(len(episode))]
-    environment = gymnasium.make(cartpole.ENVIRONMENT)  # the recorded actions lead where the rows say
+    # The recorded actions lead where the rows say.
+    environment = gymnasium.make(str(datasets.expectations(workspace, name, DatasetBlock()).environment))
     observation, _ = environment.reset(seed=7)
     for _, step in table[table["episode"] == 7].iterrows():
-        assert np.array_equal(np.asarray(step["observation"]), observation)
-        observation, *_ = environment.step(step["action"])
+        assert np.array_equal(np.asarray(step["observation"]), observation.astype(np.float32))
+        observation, reward, *_ = environment.step(step["action"])
+        assert reward == step["reward"]
     environment.close()
 
 

@@ -359,6 +359,23 @@ def test_steps_out_of_their_spaces_and_rewards_out_of_range(episodes, tmp_path):
     }
 
 
+def test_an_action_of_several_floats_is_held_to_its_bounds(tmp_path):
+    from components.datasets import pendulum
+    from components.datasets.episodes import record
+
+    whole = record(pendulum.ENVIRONMENT, 5).drop(["split"])
+    swings = {split: whole.slice(400 * i, 400 if i < 2 else 200) for i, split in enumerate(("train", "val", "test"))}
+    assert failures(swings, pendulum.expectations(), tmp_path) == {}
+    torque = swings["train"]["action"].combine_chunks().to_numpy_ndarray().copy()
+    torque[3], torque[7] = 2.5, np.nan
+    at = whole.schema.names.index("action")
+    swings["train"] = swings["train"].set_column(at, "action", pa.FixedShapeTensorArray.from_numpy_ndarray(torque))
+    found = failures(swings, pendulum.expectations(), tmp_path)
+    assert found["action", "elements outside the environment's space"].rows == ("0-3", "0-7")
+    assert found["action", "range"].rows == ("0-3",)
+    assert found["action", "elements that are no number"].rows == ("0-7",)
+
+
 def test_episodes_that_do_not_end_skip_a_step_or_stand_in_two_splits(episodes, tmp_path):
     train = put(episodes["train"], "terminated", {3: 0, 6: 1})  # 0-3 no longer ends, 1-2 does
     train = put(train, "step", {1: 2})
