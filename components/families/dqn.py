@@ -76,7 +76,7 @@ class Settings:
     correct: float = 0.4
     correct_steps: int = 20_000
     look_ahead: int = 20
-    lr: float = 2e-3
+    lr: float = 1e-3
     gamma: float = 0.99
     batch_rows: int = 64
     environments: int = 4
