@@ -23,7 +23,7 @@ from components.contract import Metrics
 from components.errors import TidemillError
 
 from .rows import Figures, Rivals, Row, rows
-from .trained import data_of, facts, folded, learnt, resolved
+from .trained import Figure, data_of, facts, folded, learnt, resolved
 
 HERE = Path(__file__).parent
 AT_ONCE = 2
@@ -65,8 +65,13 @@ class Trainings:
 
     def __init__(self, pool: Executor, asked: Sequence[Row]) -> None:
         pairs = ((name, row) for row in asked for name in (row.pipeline, *row.beside))
-        hows = dict.fromkeys(how for name, row in pairs for how in self._hows(name, row))
-        self._begun: dict[tuple[str, int, bool, int], Future[Metrics]] = {h: pool.submit(learnt, *h) for h in hows}
+        hows: dict[tuple[str, int, bool, int], dict[Figure, None]] = {}  # and what is found beside metrics, each once
+        for name, row in pairs:
+            for how in self._hows(name, row):
+                hows.setdefault(how, {}).update({row.figures: None} if row.figures else {})
+        self._begun: dict[tuple[str, int, bool, int], Future[Metrics]] = {
+            how: pool.submit(learnt, *how, *figures) for how, figures in hows.items()
+        }
 
     def __call__(self, pipeline: str, row: Row) -> list[Metrics]:
         return [self._begun[how].result() for how in self._hows(pipeline, row)]

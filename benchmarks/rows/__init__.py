@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 
 from components.contract import Data, Metrics
 
+from ..trained import Figure
+
 Figures: TypeAlias = Mapping[str, Metrics]  # rival → metric → value
 Rivals: TypeAlias = Callable[[Data, int], Figures]
 
@@ -32,6 +34,7 @@ class Row:
              get as many seeds
     folds    in place of seeds: all rows are cut into so many parts, each is the test rows once, the mean is over them
     new_users  of the folds: it is users who are cut into parts, so that the test rows' users are new
+    figures  where the metric is none of the family's: what finds it, of a model and its data (of its codes, of samples)
     """
 
     pipeline: str
@@ -44,6 +47,7 @@ class Row:
     seeds: int = 5
     folds: int = 0
     new_users: bool = False
+    figures: Figure | None = None
 
     @property
     def runs(self) -> int:

@@ -18,11 +18,14 @@ from benchmarks import families
 from benchmarks import trained as trained_again
 from benchmarks.families import Outcome
 from benchmarks.rows import Figures, Row, rows
+from benchmarks.rows.codes import agreement
 from benchmarks.rows.starters import plain
-from components import params
+from components import model, params
 from components.contract import Data
 from components.errors import TidemillError
 from components.families import family as families_of
+from components.families import import_path
+from components.model import Model
 from components.workspace import Workspace
 from tests.components.cases import images
 from tests.conftest import REPOSITORY
@@ -191,6 +194,52 @@ def test_the_winner_is_the_first_of_the_seeds_and_trains_no_more(monkeypatch: py
     monkeypatch.setattr(trained_again, "resolved", lambda name: SimpleNamespace(name=name))
     monkeypatch.setattr(trained_again, "facts", lambda _: told)
     assert trained_again.learnt("a", 0, False, 0) == {"test/accuracy": 0.75}
+
+
+def test_figures_of_a_model_stand_beside_its_metrics_whichever_seed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, family, hyper = images("classification"), families_of("mlp"), {"width": 8, "depth": 1}
+    *_, last = itertools.islice(family.fit(data, hyper, 7, None), 1)
+    model.save(tmp_path / "a" / "train" / "model", import_path("mlp"), data.spec, hyper, last.state())
+    told = {"metrics": {"test/accuracy": 0.75}, "hyper": hyper, "winner": {"epochs": 1}}
+    asked = SimpleNamespace(
+        name="a",
+        family=family,
+        block=SimpleNamespace(settings={}),
+        project=SimpleNamespace(params=SimpleNamespace(seed=7)),
+        workspace=SimpleNamespace(results=lambda name, stage: tmp_path / name / stage),
+    )
+    monkeypatch.setattr(trained_again, "resolved", lambda _: asked)
+    monkeypatch.setattr(trained_again, "facts", lambda _: told)
+    monkeypatch.setattr(trained_again, "data_of", lambda _: data)
+
+    def widest(made: Model, given: Data) -> dict[str, float]:
+        batch = given.splits["test"].select(["image"]).combine_chunks().to_batches()[0]
+        return {"widest": float(made.encode(batch).max())}
+
+    found = [trained_again.learnt("a", 0, False, run, widest) for run in (0, 1)]
+    batch = data.splits["test"].select(["image"]).combine_chunks().to_batches()[0]
+    net = family.load(data.spec, hyper, last.state().served())
+    assert found[0] == {"test/accuracy": 0.75, "test/widest": float(family.encode(net, batch).max())}
+    assert found[1].keys() > {"test/accuracy", "test/widest"} and found[1]["test/widest"] != found[0]["test/widest"]
+
+
+def test_a_training_is_asked_once_for_all_figures_of_its_rows(
+    trained: list[tuple[str, int, bool, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def learnt(*asked: Any) -> dict[str, float]:
+        calls.append(asked)
+        return {"test/loss": 1.0, "test/nmi": 0.5, "test/ari": 0.25}
+
+    monkeypatch.setattr(families, "learnt", learnt)
+    asked = [Row("a", "loss", "min", seeds=1)]
+    asked += [Row("a", metric, "max", figures=agreement, seeds=1) for metric in ("nmi", "ari")]
+    found = list(families.measured(asked, families.Trainings(Here(), asked)))
+    assert [one.ours for one in found] == [[1.0], [0.5], [0.25]]
+    assert calls == [("a", 0, False, 0, agreement)]
 
 
 def test_another_seed_trains_the_winner_s_configuration_and_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
