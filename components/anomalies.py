@@ -56,8 +56,12 @@ def learnable(data: Data, normal: str) -> pa.Table:
 
 
 def threshold(score_N: Scores, anomalous_N: Mask, false_alarms: float) -> float:
-    """The score above which a row is called an anomaly: at most the share `false_alarms` of the normal rows are."""
+    """The score above which a row is called an anomaly: at most the share `false_alarms` of the normal rows are.
+    Raises DataError if none is normal."""
     normal_N = np.sort(score_N[~anomalous_N])
+    if not len(normal_N):
+        fault = f"split 'val' holds 0 normal rows and {len(score_N)} anomalies"
+        raise DataError(fault, fix="a threshold is chosen by normal rows: add some, or name another class as `normal`")
     return float(normal_N[-1 - min(int(false_alarms * len(normal_N)), len(normal_N) - 1)])
 
 

@@ -101,3 +101,19 @@ def detection(split: str, score_N: Floats, anomalous_N: NDArray[np.bool_]) -> Me
         f"{split}/auroc": auroc(score_N, anomalous_N),
         f"{split}/average_precision": float(np.sum(precision * hits) / np.sum(hits)),
     }
+
+
+def reconstruction(split: str, error_N: Floats) -> Metrics:
+    """split/reconstruction_error, the mean of the rows' errors, which is split/loss as well."""
+    mean = float(np.mean(error_N, dtype=np.float64))
+    return {f"{split}/reconstruction_error": mean, f"{split}/loss": mean}
+
+
+def principal_components(split: str, train_NE: Floats, rows_NE: Floats, width: int) -> Metrics:
+    """The rival of a code of so many elements: the training rows' principal components (Pearson 1901), from which rows
+    of E elements are reconstructed with the smallest mean squared error that a linear map can have."""
+    mean_E = train_NE.mean(0, dtype=np.float64)
+    directions_ME = np.linalg.svd(train_NE - mean_E, full_matrices=False)[2][:width]
+    away_NE = rows_NE - mean_E
+    left_NE = away_NE - (away_NE @ directions_ME.T) @ directions_ME
+    return reconstruction(split, np.mean(left_NE**2, axis=1))

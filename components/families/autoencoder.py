@@ -1,29 +1,34 @@
-"""autoencoder: anomaly detection on images. A convolutional autoencoder (Hinton & Salakhutdinov 2006; as "DCAE" the
-rival in Ruff et al. 2018, "Deep One-Class Classification", whose protocol this follows: one class is normal, the
-rest are not) learns the normal class alone.
+"""autoencoder: codes of images, of series, or of rows of numbers (Hinton & Salakhutdinov 2006), and what they are good
+for. Task anomaly: one class is normal and learnt alone, and how far is a row from it? (As "DCAE" the rival in Ruff et
+al. 2018, "Deep One-Class Classification", whose protocol this follows.) Task representation: a code of few elements
+that keeps as much of a row as can be; codes to look at, to compare and to learn from (`tidemill encode`).
 
-How it differs: what counts is not the reconstruction error alone but how far an image lies, by Mahalanobis distance,
-from the normal training images in the latent code and the logarithm of that error together; the distance is fitted on
-images that are moved, turned, scaled and sheared a little, as those that the net learns from are. No label but
-"normal" enters the weights. Configurations and epochs are chosen by AUROC on the val split, which needs labelled
-anomalies there; a rival must be chosen the same way.
+How it differs: nothing is trained layer by layer; batch norm, leaky ReLU. What the net must take away is not only noise
+(Vincent et al. 2008) but, with `straighten`, that a row was moved, turned, scaled or stretched: rows that differ
+by no more than that get codes near each other, so that codes fall into clusters. For anomaly what counts is not the
+reconstruction error alone but how far a row lies, by Mahalanobis distance, from the normal training rows in the code
+and the logarithm of that error together; the distance is fitted on rows that are changed a little, as those that the
+net learns from are. No label but "normal" enters the weights, and none at all for representation. An anomaly's
+configurations and epochs are chosen by AUROC on the val split; a rival must be chosen the same way.
 
-Legend: B images of a batch, N rows of a split, C channels, H height, W width, Z elements of the code.
+Legend: B rows of a batch, N rows of a split, C channels, S sides (height × width, or steps), E numbers of a row,
+Z elements of the code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from .. import images, metrics
+from .. import anomalies, coders, grids, metrics
 from ..contract import (
     Choice,
     Codes,
@@ -42,36 +47,41 @@ from ..contract import (
     Uniform,
 )
 from ..devices import device, seeded
-from ..errors import DataError, ParamsError
-from ..settings import configure
+from ..distances import Mahalanobis
+from ..settings import configure, one_of
 from ..states import unpack
-from ..tables import Rows, labels
+from ..tables import Rows
 from ..training import Lesson, adam, constant, cosine, learn
 
 SCORING_ROWS = 256
-Mask: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]
-OUTPUTS = pa.schema([("anomaly_score", pa.float32()), ("anomaly", pa.bool_())])
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings that do not say it themselves.
 
-    normal     the class that is normal; it has no default
-    code       elements of the latent code, Z
-    augment    how far training images are moved, turned, scaled and sheared (1: a tenth, 10°); 0: they stay
-    noise      standard deviation of the noise that the net must take away (Vincent et al. 2008); pixels are 0 to 1
-    passes     over the normal training rows in an epoch: they are few, and measuring takes longer than learning
-    copies     changed copies of each training image that the distance is fitted on
-    ridge      share of the mean variance that is added to every direction of the distance
-    flagged    share of normal val rows whose score is an anomaly's
-    horizon    epochs over which the learning rate falls along a cosine; 0: it stays
+    net           "convolutional" (over the image, or over the steps of the series) or "dense"
+    width         channels of the first convolution; the hidden layers of a dense net are 32 and 16 times as wide
+    code          elements of the code, Z
+    augment       how far training rows are changed (of images 1 is: moved by a tenth, turned by 12°); 0: they stay
+    straighten    rows that were changed must be reconstructed as they were. Half of the rows then stay as they are
+    noise         standard deviation of the noise that the net must take away; pixels are 0 to 1
+    passes        over the training rows in an epoch: of few rows, measuring takes longer than learning
+    horizon       epochs over which the learning rate falls along a cosine; 0: it stays
+
+    For anomaly alone:
+    normal        the class that is normal; it has no default
+    copies        changed copies of each training row that the distance is fitted on
+    ridge         share of the mean variance that is added to every direction of the distance
+    false_alarms  share of normal val rows that may be called anomalies: what the threshold is chosen by
+    near          rows are windows of one series: the highest score hits an anomaly at most so many rows away
     """
 
     normal: str = ""
     width: int = 16
     code: int = 32
     augment: float = 0.5
+    straighten: bool = False
     noise: float = 0.0
     lr: float = 2e-3
     weight_decay: float = 1e-3
@@ -79,103 +89,173 @@ class Settings:
     passes: int = 5
     copies: int = 4
     ridge: float = 0.02
-    flagged: float = 0.05
+    false_alarms: float = 0.05
+    near: int = 0
     horizon: int = 12
+    net: str = "convolutional"
+
+    def __post_init__(self) -> None:
+        one_of(self, "net", coders.NETS)
 
 
 class Net(nn.Module):
-    """Reconstruction and code of images in [0, 1], and the distance of both from what is normal."""
+    """Reconstruction and code of scaled rows, and the distance of both from what is normal."""
 
-    bounds: torch.Tensor
-    center: torch.Tensor
-    precision: torch.Tensor
     threshold: torch.Tensor
 
     def __init__(self, spec: Spec, settings: Settings) -> None:
         super().__init__()
         self.spec, self.settings = spec, settings
-        channels, height, width = images.shape(images.column(spec))
-        half, quarter = [((height + k - 1) // k, (width + k - 1) // k) for k in (2, 4)]
-        wide, cells = settings.width, 2 * settings.width * quarter[0] * quarter[1]
-        self.encoder = nn.Sequential(
-            *_layer(nn.Conv2d(channels, wide, 3, 2, 1, bias=False), nn.BatchNorm2d(wide)),
-            *_layer(nn.Conv2d(wide, 2 * wide, 3, 2, 1, bias=False), nn.BatchNorm2d(2 * wide)),
-            nn.Flatten(),
-            nn.Linear(cells, settings.code),
-        )
-        self.decoder = nn.Sequential(
-            *_layer(nn.Linear(settings.code, cells, bias=False), nn.BatchNorm1d(cells)),
-            nn.Unflatten(1, (2 * wide, *quarter)),
-            nn.Upsample(half),
-            *_layer(nn.Conv2d(2 * wide, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)),
-            nn.Upsample((height, width)),
-            nn.Conv2d(wide, channels, 3, 1, 1),
-            nn.Sigmoid(),
-        )
-        self.register_buffer("bounds", torch.tensor([0.0, 255.0]))  # the pixel values that become 0 and 1
-        # What is normal: centre and inverse covariance of (code, log error), and the score that counts as anomaly.
-        self.register_buffer("center", torch.zeros(settings.code + 1))
-        self.register_buffer("precision", torch.eye(settings.code + 1))
-        self.register_buffer("threshold", torch.zeros(()))
+        channels, *sides = grids.shape(spec)
+        self.encoder, self.decoder = coders.NETS[settings.net](channels, sides, settings.width, settings.code)
+        if grids.is_image(spec):
+            self.decoder.append(nn.Sigmoid())
+        self.scale = grids.Scale(channels)
+        self.normal = Mahalanobis(settings.code + 1)  # of (code, log error)
+        self.register_buffer("threshold", torch.zeros(()))  # the score above which a row is an anomaly
 
-    def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        z_BZ = self.encoder(x_BCHW)
+    def forward(self, x_BCS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_BZ = self.encoder(x_BCS)
         return self.decoder(z_BZ), z_BZ
 
-    def traits(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """(code, log of the mean squared error), B × (Z + 1)."""
-        y_BCHW, z_BZ = self(x_BCHW)
-        error_B = (y_BCHW - x_BCHW).square().flatten(1).mean(1)
-        return torch.cat([z_BZ, error_B.clamp_min(1e-12).log()[:, None]], 1).float()
+    def error(self, x_BCS: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of each row's reconstruction."""
+        return _error(self(x_BCS)[0], x_BCS)
 
-    def distance(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Squared Mahalanobis distance a trait: about 1 for normal images."""
-        away_BT = self.traits(x_BCHW) - self.center
-        return ((away_BT @ self.precision) * away_BT).mean(1)
+    def traits(self, x_BCS: torch.Tensor) -> torch.Tensor:
+        """(code, log of the error), B × (Z + 1)."""
+        y_BCS, z_BZ = self(x_BCS)
+        return torch.cat([z_BZ, _error(y_BCS, x_BCS).clamp_min(1e-12).log()[:, None]], 1).float()
+
+    def distance(self, x_BCS: torch.Tensor) -> torch.Tensor:
+        distance_B: torch.Tensor = self.normal(self.traits(x_BCS))
+        return distance_B
 
 
-def _layer(weights: nn.Module, norm: nn.Module) -> tuple[nn.Module, ...]:
-    return weights, norm, nn.LeakyReLU(0.1)
+def _error(y_BCS: torch.Tensor, x_BCS: torch.Tensor) -> torch.Tensor:
+    return (y_BCS - x_BCS).square().flatten(1).mean(1)
+
+
+class Detection:
+    """Task anomaly: how far a row lies from what is normal."""
+
+    objective = anomalies.OBJECTIVE
+    outputs = anomalies.OUTPUTS
+    space: ClassVar[Mapping[str, Domain]] = {
+        "augment": Choice((0.3, 0.5, 0.7)),
+        "code": Choice((16, 24, 32)),
+        "noise": Choice((0.0, 0.1)),
+        "ridge": Choice((0.005, 0.01, 0.02, 0.05)),
+        "lr": Uniform(1e-3, 6e-3, log=True, mutable=True),
+        "weight_decay": Uniform(1e-4, 1e-2, log=True, mutable=True),
+    }
+
+    def learnable(self, data: Data, settings: Settings) -> pa.Table:
+        return anomalies.learnable(data, settings.normal)
+
+    def evaluation(self, data: Data, train_NCS: torch.Tensor, net: Net) -> Callable[[Net], Metrics]:
+        """Metrics of val rows, once what is normal and the threshold are fitted."""
+        settings = net.settings
+        own_N = anomalies.anomalous(data, "val", settings.normal)
+        val_NCS, anomalous_N = anomalies.chosen_by(_rows(net, data.splits["val"]), own_N)
+
+        def evaluate(served: Net) -> Metrics:
+            _calibrate(served, train_NCS)
+            score_N = _each(served, val_NCS, served.distance)
+            threshold = anomalies.threshold(score_N, anomalous_N, settings.false_alarms)
+            served.threshold.fill_(threshold)
+            return anomalies.measure(data.spec, anomalies.outcomes(score_N, anomalous_N, threshold), "val")
+
+        return evaluate
+
+    def judge(self, net: Net, data: Data, split: str) -> Outcomes:
+        score_N, settings = _each(net, _rows(net, data.splits[split]), net.distance), net.settings
+        anomalous_N = anomalies.anomalous(data, split, settings.normal)
+        return anomalies.outcomes(score_N, anomalous_N, net.threshold.item(), settings.near)
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
+        return anomalies.measure(spec, outcomes, split)
+
+    def baseline(self, data: Data, split: str, settings: Settings) -> Metrics:
+        """The squared distance from the mean normal training row."""
+        normal, rows = (grids.read(data.spec, rows) for rows in (self.learnable(data, settings), data.splits[split]))
+        scale = grids.Scale(normal.shape[1])
+        scale.fit(data.spec, normal)
+        score_N = (scale(rows) - scale(normal).mean(0)).square().flatten(1).mean(1)
+        anomalous_N = anomalies.anomalous(data, split, settings.normal)
+        return {f"{split}/auroc": metrics.auroc(score_N.numpy(), anomalous_N)}
+
+    def score(self, net: Net, x_NCS: torch.Tensor) -> pa.RecordBatch:
+        return anomalies.scored(_each(net, x_NCS, net.distance), net.threshold.item())
+
+
+class Reconstruction:
+    """Task representation: how much of a row its code keeps."""
+
+    objective = Objective("reconstruction_error", "min")
+    outputs = pa.schema([("reconstruction_error", pa.float32())])
+    space: ClassVar[Mapping[str, Domain]] = {
+        "augment": Choice((0.3, 0.5, 0.7)),
+        "lr": Uniform(1e-3, 4e-3, log=True, mutable=True),
+        "weight_decay": Uniform(1e-5, 1e-2, log=True, mutable=True),
+    }
+
+    def learnable(self, data: Data, settings: Settings) -> pa.Table:  # noqa: ARG002
+        return data.splits["train"]
+
+    def evaluation(self, data: Data, train_NCS: torch.Tensor, net: Net) -> Callable[[Net], Metrics]:  # noqa: ARG002
+        val_NCS = _rows(net, data.splits["val"])
+        return lambda served: metrics.reconstruction("val", _each(served, val_NCS, served.error))
+
+    def judge(self, net: Net, data: Data, split: str) -> Outcomes:
+        return {"error": _each(net, _rows(net, data.splits[split]), net.error)}
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
+        return metrics.reconstruction(split, outcomes["error"])
+
+    def baseline(self, data: Data, split: str, settings: Settings) -> Metrics:
+        """Principal components, as many as a code has elements."""
+        train, rows = (grids.read(data.spec, data.splits[name]) for name in ("train", split))
+        scale = grids.Scale(train.shape[1])
+        scale.fit(data.spec, train)
+        train_NE, rows_NE = (scale(each).flatten(1).numpy() for each in (train, rows))
+        return metrics.principal_components(split, train_NE, rows_NE, settings.code)
+
+    def score(self, net: Net, x_NCS: torch.Tensor) -> pa.RecordBatch:
+        return pa.RecordBatch.from_arrays([pa.array(_each(net, x_NCS, net.error))], schema=self.outputs)
+
+
+GOALS: Mapping[Task, Detection | Reconstruction] = {"anomaly": Detection(), "representation": Reconstruction()}
 
 
 class Autoencoder:
     learning: ClassVar[Learning] = "unsupervised"
-    tasks: ClassVar[tuple[Task, ...]] = ("anomaly",)
+    tasks: ClassVar[tuple[Task, ...]] = tuple(GOALS)
     kinds: ClassVar[tuple[Kind, ...]] = ("tensor",)
     Settings: ClassVar[type[Settings]] = Settings
 
-    def objective(self, spec: Spec) -> Objective:  # noqa: ARG002
-        return Objective("auroc", "max")
+    def objective(self, spec: Spec) -> Objective:
+        return GOALS[spec.task].objective
 
-    def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
-        return {
-            "augment": Choice((0.3, 0.5, 0.7)),
-            "code": Choice((16, 24, 32)),
-            "noise": Choice((0.0, 0.1)),
-            "ridge": Choice((0.005, 0.01, 0.02, 0.05)),
-            "lr": Uniform(1e-3, 6e-3, log=True, mutable=True),
-            "weight_decay": Uniform(1e-4, 1e-2, log=True, mutable=True),
-        }
+    def search_space(self, spec: Spec) -> Mapping[str, Domain]:
+        return GOALS[spec.task].space
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
-        settings, spec, where = configure(Settings, hyper), data.spec, device()
+        settings, spec, where, goal = configure(Settings, hyper), data.spec, device(), GOALS[data.spec.task]
         seeded(seed)
-        raw, val_normal_N = _normal(data, settings), _is_normal(data, "val", settings)
+        raw = grids.read(spec, goal.learnable(data, settings))
         net = Net(spec, settings).to(where)
-        net.bounds.copy_(images.bounds(raw))
-        train, val = images.scaled(raw, net.bounds).to(where), _images(net, data.splits["val"])
+        net.scale.fit(spec, raw)
+        train = net.scale(raw).to(where)
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
-            x_BCHW = images.augmented(train[rows_B % len(train)], settings.augment)
-            y_BCHW, _ = net(x_BCHW + settings.noise * torch.randn_like(x_BCHW) if settings.noise else x_BCHW)
-            return functional.mse_loss(y_BCHW.float(), x_BCHW)
-
-        def evaluate(served: Net) -> Metrics:
-            _calibrate(served, train)
-            score_N = _distances(served, val)
-            measured = self.measure(spec, {"score": score_N, "anomalous": ~val_normal_N}, "val")
-            served.threshold.fill_(float(np.quantile(score_N[val_normal_N], 1 - settings.flagged)))
-            return measured
+            x_BCS = train[rows_B % len(train)]
+            seen_BCS = wanted_BCS = grids.augmented(spec, x_BCS, settings.augment)
+            if settings.straighten:
+                half = len(x_BCS) // 2
+                seen_BCS, wanted_BCS = torch.cat([x_BCS[:half], seen_BCS[half:]]), x_BCS
+            y_BCS, _ = net(seen_BCS + settings.noise * torch.randn_like(x_BCS) if settings.noise else seen_BCS)
+            return functional.mse_loss(y_BCS.float(), wanted_BCS)
 
         lesson = Lesson(
             net=net,
@@ -183,8 +263,8 @@ class Autoencoder:
             rows=len(train) * settings.passes,
             batch_rows=settings.batch_rows,
             loss=loss,
-            evaluate=evaluate,
-            objective=self.objective(spec),
+            evaluate=goal.evaluation(data, train, net),
+            objective=goal.objective,
             schedule=cosine(settings.horizon) if settings.horizon else constant,
         )
         yield from learn(lesson, seed, state)
@@ -195,86 +275,45 @@ class Autoencoder:
         return net.to(device()).eval()
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        score_N = _distances(net, _images(net, data.splits[split]))
-        return {"score": score_N, "anomalous": ~_is_normal(data, split, net.settings)}
+        return GOALS[data.spec.task].judge(net, data, split)
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
-        """split/auroc and split/average_precision, and split/loss: the mean score of normal rows. Raises DataError
-        unless there are rows of both kinds."""
-        score_N, anomalous_N = outcomes["score"], outcomes["anomalous"]
-        if not anomalous_N.any() or anomalous_N.all():
-            fault = f"split {split!r} holds {(~anomalous_N).sum()} normal rows and {anomalous_N.sum()} anomalies"
-            raise DataError(fault, where=spec.dataset, fix="it needs both: name another class as `normal`, or add rows")
-        loss = {f"{split}/loss": float(score_N[~anomalous_N].mean())}
-        return metrics.detection(split, score_N, anomalous_N) | loss
+        return GOALS[spec.task].measure(spec, outcomes, split)
 
     def baseline(self, data: Data, split: str, hyper: Hyper) -> Metrics:
-        """The squared distance from the mean normal training image."""
-        settings = configure(Settings, hyper)
-        normal, rows = _normal(data, settings), images.read(data.spec, data.splits[split])
-        bounds = images.bounds(normal)
-        center_CHW = images.scaled(normal, bounds).mean(0)
-        score_N = (images.scaled(rows, bounds) - center_CHW).square().flatten(1).mean(1)
-        return {f"{split}/auroc": metrics.auroc(score_N.numpy(), ~_is_normal(data, split, settings))}
+        return GOALS[data.spec.task].baseline(data, split, configure(Settings, hyper))
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
-        score_N = _distances(net, _images(net, batch))
-        anomalous_N = score_N > net.threshold.item()
-        return pa.RecordBatch.from_arrays([pa.array(score_N), pa.array(anomalous_N)], schema=OUTPUTS)
+        return GOALS[net.spec.task].score(net, _rows(net, batch))
 
-    @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
-        """The latent code."""
-        where, parts = net.center.device, torch.split(_images(net, batch), SCORING_ROWS)
-        codes: Codes = torch.cat([net.encoder(x_BCHW.to(where)).float().cpu() for x_BCHW in parts]).numpy()
-        return codes
+        """The code itself."""
+        return _each(net, _rows(net, batch), net.encoder)
 
-    def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
-        return OUTPUTS
+    def outputs(self, spec: Spec) -> pa.Schema:
+        return GOALS[spec.task].outputs
 
 
-def _is_normal(data: Data, split: str, settings: Settings) -> Mask:
-    """Which rows are of the normal class. Raises ParamsError if no class of the data is named as normal."""
-    spec = data.spec
-    if settings.normal not in spec.classes or spec.target is None:
-        raise ParamsError(
-            f"setting 'normal' got {settings.normal!r}, expected a class of {spec.dataset}",
-            fix=f"settings: {{normal: …}}, one of {', '.join(spec.classes)}",
-        )
-    found: Mask = labels(data.splits[split], spec.target, spec.classes) == spec.classes.index(settings.normal)
-    return found
-
-
-def _normal(data: Data, settings: Settings) -> torch.Tensor:
-    """The normal training images, as they are. Raises DataError if there are fewer than two."""
-    found = images.read(data.spec, data.splits["train"])[torch.from_numpy(_is_normal(data, "train", settings))]
-    if len(found) < 2:
-        raise DataError(f"{len(found)} training rows of class {settings.normal!r}", where=data.spec.dataset)
-    return found
-
-
-def _images(net: Net, rows: Rows) -> torch.Tensor:
-    """x_NCHW, scaled, on the CPU."""
-    return images.scaled(images.read(net.spec, rows), net.bounds)
+def _rows(net: Net, rows: Rows) -> torch.Tensor:
+    """x_NCS, scaled, on the CPU."""
+    x_NCS: torch.Tensor = net.scale(grids.read(net.spec, rows))
+    return x_NCS
 
 
 @torch.no_grad()
-def _calibrate(net: Net, train_NCHW: torch.Tensor) -> None:
-    """Fit centre and precision on the training images and changed copies of them."""
-    settings = net.settings
-    parts = [train_NCHW, *(images.augmented(train_NCHW, settings.augment) for _ in range(settings.copies))]
-    t_NT = torch.cat([net.traits(part) for part in parts if settings.augment or part is train_NCHW]).cpu().double()
-    deviation_T = t_NT.std(0).clamp_min(1e-6)
-    covariance_TT = torch.cov((t_NT / deviation_T).T) + settings.ridge * torch.eye(t_NT.shape[1], dtype=t_NT.dtype)
-    precision_TT = torch.linalg.inv(covariance_TT) / (deviation_T[:, None] * deviation_T[None, :])
-    net.center.copy_(t_NT.mean(0))
-    net.precision.copy_(precision_TT)
+def _calibrate(net: Net, train_NCS: torch.Tensor) -> None:
+    """Fit what is normal on the training rows and changed copies of them."""
+    settings, changed = net.settings, grids.augmented
+    parts = [train_NCS, *(changed(net.spec, train_NCS, settings.augment) for _ in range(settings.copies))]
+    traits = [net.traits(part).cpu() for part in parts if settings.augment or part is train_NCS]
+    net.normal.fit(torch.cat(traits), settings.ridge)
 
 
 @torch.inference_mode()
-def _distances(net: Net, x_NCHW: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def _each(net: Net, x_NCS: torch.Tensor, what: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[np.float32]:
+    """What the net says of each row, its first axis, SCORING_ROWS at a time."""
     net.eval()
-    where = net.center.device
-    parts = [net.distance(x_BCHW.to(where)).cpu() for x_BCHW in torch.split(x_NCHW, SCORING_ROWS)]
-    found: np.ndarray[tuple[int], np.dtype[np.float32]] = torch.cat(parts).numpy()
-    return found
+    where = net.threshold.device
+    parts = [what(x_BCS.to(where)).float().cpu() for x_BCS in torch.split(x_NCS, SCORING_ROWS)]
+    said: NDArray[np.float32] = torch.cat(parts).numpy()
+    return said
