@@ -38,19 +38,20 @@ def settings(pipeline: str) -> Any:
     return asked.family.Settings(**{**asked.block.settings, **facts(asked)["hyper"]})
 
 
-def learnt(pipeline: str, folds: int, new_users: bool, run: int) -> Metrics:
+def learnt(pipeline: str, folds: int, new_users: bool, run: int, other: tuple[str, Json] | None = None) -> Metrics:
     """The test metrics of the winner's configuration. Run 0 is the winner itself, the others are trained with seeds of
-    their own; with folds, each run is trained on the fold of its number."""
+    their own; with folds, each run is trained on the fold of its number; with `other`, a setting and its value, that
+    takes the place of the winner's."""
     asked = resolved(pipeline)
     told = facts(asked)
-    if not folds and not run:
+    if not folds and not run and other is None:
         return {name: value for name, value in told["metrics"].items() if name.startswith("test/")}
     import torch
 
     torch.set_num_threads(1)
     data = folded(data_of(asked), run, folds, new_users) if folds else data_of(asked)
     seed = run if folds else asked.project.params.seed + run
-    family, hyper = asked.family, {**asked.block.settings, **told["hyper"]}
+    family, hyper = asked.family, {**asked.block.settings, **told["hyper"], **(dict([other]) if other else {})}
     state = None
     for epoch in family.fit(data, hyper, seed, None):
         if epoch.number == told["winner"]["epochs"]:

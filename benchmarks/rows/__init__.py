@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from components.contract import Data, Metrics
+from components.contract import Data, Json, Metrics
 
 Figures: TypeAlias = Mapping[str, Metrics]  # rival → metric → value
 Rivals: TypeAlias = Callable[[Data, int], Figures]
@@ -32,6 +32,8 @@ class Row:
              get as many seeds
     folds    in place of seeds: all rows are cut into so many parts, each is the test rows once, the mean is over them
     new_users  of the folds: it is users who are cut into parts, so that the test rows' users are new
+    varied   in place of seeds: a setting and the values that it has in turn, one training each, with all else as the
+             winner's; the mean is over them. Rivals are asked with the number of the value
     """
 
     pipeline: str
@@ -44,11 +46,12 @@ class Row:
     seeds: int = 5
     folds: int = 0
     new_users: bool = False
+    varied: tuple[str, tuple[Json, ...]] | None = None
 
     @property
     def runs(self) -> int:
         """Trainings that the mean is over."""
-        return self.folds or self.seeds
+        return self.folds or (len(self.varied[1]) if self.varied else self.seeds)
 
 
 def rows() -> list[Row]:

@@ -207,6 +207,43 @@ def test_another_seed_trains_the_winner_s_configuration_and_epochs(monkeypatch: 
     assert trained_again.learnt("a", 0, False, 2) == family.measure(data.spec, family.judge(net, data, "test"), "test")
 
 
+def test_a_varied_setting_is_trained_with_each_of_its_values(trained: list[tuple[str, int, bool, int]]) -> None:
+    asked: list[int] = []
+
+    def rivals(data: Data, run: int) -> Figures:
+        asked.append(run)
+        return {"luck": {"accuracy": 0.1}}
+
+    begun: list[Any] = []
+
+    def learnt(*how: Any) -> dict[str, float]:
+        begun.append(how)
+        return {"test/accuracy": float(how[-1][1])}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(families, "learnt", learnt)
+        row = Row("a", "accuracy", "max", rivals, beside=("b",), varied=("share", (0.5, 1.0)))
+        (outcome,) = families.measured([row], families.Trainings(Here(), [row]))
+    assert outcome.ours == [0.5, 1.0] and outcome.rivals == {"luck": [0.1, 0.1], "b": [0.5, 1.0]}
+    assert asked == [0, 1]
+    assert begun == [(name, 0, False, 0, ("share", share)) for name in ("a", "b") for share in (0.5, 1.0)]
+
+
+def test_another_value_takes_the_place_of_the_winner_s_and_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, family = images("anomaly"), families_of("autoencoder")
+    told = {"hyper": {"width": 4, "code": 4, "normal": "flat"}, "winner": {"epochs": 1}, "metrics": {}}
+    asked = SimpleNamespace(
+        family=family, block=SimpleNamespace(settings={}), project=SimpleNamespace(params=SimpleNamespace(seed=7))
+    )
+    monkeypatch.setattr(trained_again, "resolved", lambda _: asked)
+    monkeypatch.setattr(trained_again, "facts", lambda _: told)
+    monkeypatch.setattr(trained_again, "data_of", lambda _: data)
+    hyper = {**told["hyper"], "normal": "steep"}  # type: ignore[dict-item]
+    net = family.load(data.spec, hyper, next(family.fit(data, hyper, 7, None)).state().served())
+    expected = family.measure(data.spec, family.judge(net, data, "test"), "test")
+    assert trained_again.learnt("a", 0, False, 0, ("normal", "steep")) == expected
+
+
 def test_a_pipeline_that_has_not_run_does_not_keep_the_others_from_being_measured(
     trained: list[tuple[str, int, bool, int]],
     tmp_path: Path,
