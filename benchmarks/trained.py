@@ -44,15 +44,23 @@ def settings(pipeline: str) -> Any:
     return asked.family.Settings(**{**asked.block.settings, **facts(asked)["hyper"]})
 
 
-def learnt(pipeline: str, folds: int, new_users: bool, run: int, *figures: Figure) -> Metrics:
+def learnt(
+    pipeline: str,
+    folds: int,
+    new_users: bool,
+    run: int,
+    other: tuple[str, Json] | None = None,
+    figures: Sequence[Figure] = (),
+) -> Metrics:
     """The test metrics of the winner's configuration, with `figures` among them. Run 0 is the winner itself, the others
-    are trained with seeds of their own; with folds, each run is trained on the fold of its number."""
+    are trained with seeds of their own; with folds, each run is trained on the fold of its number; with `other`, a
+    setting and its value, that takes the place of the winner's."""
     import torch
 
     torch.set_num_threads(1)
     asked = resolved(pipeline)
     told = facts(asked)
-    if not folds and not run:
+    if not folds and not run and other is None:
         found = {name: value for name, value in told["metrics"].items() if name.startswith("test/")}
         if figures:
             winner = model.load(asked.workspace.results(asked.name, "train") / "model")
@@ -60,7 +68,7 @@ def learnt(pipeline: str, folds: int, new_users: bool, run: int, *figures: Figur
         return found
     data = folded(data_of(asked), run, folds, new_users) if folds else data_of(asked)
     seed = run if folds else asked.project.params.seed + run
-    family, hyper = asked.family, {**asked.block.settings, **told["hyper"]}
+    family, hyper = asked.family, {**asked.block.settings, **told["hyper"], **(dict([other]) if other else {})}
     state = None
     for epoch in family.fit(data, hyper, seed, None):
         if epoch.number == told["winner"]["epochs"]:

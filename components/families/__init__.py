@@ -19,6 +19,7 @@ FAMILIES = {
     "transformer": "components.families.transformer:Transformer",
     "dqn": "components.families.dqn:Dqn",
     "recommender": "components.families.recommender:Recommender",
+    "geom": "components.families.geom:Geom",
 }
 
 

@@ -218,7 +218,7 @@ def test_figures_of_a_model_stand_beside_its_metrics_whichever_seed(
         batch = given.splits["test"].select(["image"]).combine_chunks().to_batches()[0]
         return {"widest": float(made.encode(batch).max())}
 
-    found = [trained_again.learnt("a", 0, False, run, widest) for run in (0, 1)]
+    found = [trained_again.learnt("a", 0, False, run, figures=[widest]) for run in (0, 1)]
     batch = data.splits["test"].select(["image"]).combine_chunks().to_batches()[0]
     net = family.load(data.spec, hyper, last.state().served())
     assert found[0] == {"test/accuracy": 0.75, "test/widest": float(family.encode(net, batch).max())}
@@ -228,10 +228,10 @@ def test_figures_of_a_model_stand_beside_its_metrics_whichever_seed(
 def test_a_training_is_asked_once_for_all_figures_of_its_rows(
     trained: list[tuple[str, int, bool, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[Any, ...]] = []
+    calls: list[Any] = []
 
-    def learnt(*asked: Any) -> dict[str, float]:
-        calls.append(asked)
+    def learnt(*asked: Any, figures: Any = ()) -> dict[str, float]:
+        calls.append((*asked, figures))
         return {"test/loss": 1.0, "test/nmi": 0.5, "test/ari": 0.25}
 
     monkeypatch.setattr(families, "learnt", learnt)
@@ -239,7 +239,7 @@ def test_a_training_is_asked_once_for_all_figures_of_its_rows(
     asked += [Row("a", metric, "max", figures=agreement, seeds=1) for metric in ("nmi", "ari")]
     found = list(families.measured(asked, families.Trainings(Here(), asked)))
     assert [one.ours for one in found] == [[1.0], [0.5], [0.25]]
-    assert calls == [("a", 0, False, 0, agreement)]
+    assert calls == [("a", 0, False, 0, (agreement,))]
 
 
 def test_another_seed_trains_the_winner_s_configuration_and_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +254,43 @@ def test_another_seed_trains_the_winner_s_configuration_and_epochs(monkeypatch: 
     *_, last = itertools.islice(family.fit(data, told["hyper"], 9, None), 2)
     net = family.load(data.spec, told["hyper"], last.state().served())
     assert trained_again.learnt("a", 0, False, 2) == family.measure(data.spec, family.judge(net, data, "test"), "test")
+
+
+def test_a_varied_setting_is_trained_with_each_of_its_values(trained: list[tuple[str, int, bool, int]]) -> None:
+    asked: list[int] = []
+
+    def rivals(data: Data, run: int) -> Figures:
+        asked.append(run)
+        return {"luck": {"accuracy": 0.1}}
+
+    begun: list[Any] = []
+
+    def learnt(*how: Any) -> dict[str, float]:
+        begun.append(how)
+        return {"test/accuracy": float(how[-1][1])}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(families, "learnt", learnt)
+        row = Row("a", "accuracy", "max", rivals, beside=("b",), varied=("share", (0.5, 1.0)))
+        (outcome,) = families.measured([row], families.Trainings(Here(), [row]))
+    assert outcome.ours == [0.5, 1.0] and outcome.rivals == {"luck": [0.1, 0.1], "b": [0.5, 1.0]}
+    assert asked == [0, 1]
+    assert begun == [(name, 0, False, 0, ("share", share)) for name in ("a", "b") for share in (0.5, 1.0)]
+
+
+def test_another_value_takes_the_place_of_the_winner_s_and_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, family = images("anomaly"), families_of("autoencoder")
+    told = {"hyper": {"width": 4, "code": 4, "normal": "flat"}, "winner": {"epochs": 1}, "metrics": {}}
+    asked = SimpleNamespace(
+        family=family, block=SimpleNamespace(settings={}), project=SimpleNamespace(params=SimpleNamespace(seed=7))
+    )
+    monkeypatch.setattr(trained_again, "resolved", lambda _: asked)
+    monkeypatch.setattr(trained_again, "facts", lambda _: told)
+    monkeypatch.setattr(trained_again, "data_of", lambda _: data)
+    hyper = {**told["hyper"], "normal": "steep"}  # type: ignore[dict-item]
+    net = family.load(data.spec, hyper, next(family.fit(data, hyper, 7, None)).state().served())
+    expected = family.measure(data.spec, family.judge(net, data, "test"), "test")
+    assert trained_again.learnt("a", 0, False, 0, ("normal", "steep")) == expected
 
 
 def test_a_pipeline_that_has_not_run_does_not_keep_the_others_from_being_measured(
