@@ -4,6 +4,7 @@ python -m benchmarks.families [PIPELINE…]. Writes benchmarks/results.json and 
 A pipeline must have run: its winner is the first of the seeds. Its configuration is trained again with each other one,
 for as many epochs, and held to the test rows likewise. Rows of pipelines that are not named stay as they were.
 A row with folds is trained on all but one part of all rows, val rows among them, so the epoch is the winner's last.
+A row with a varied setting trains the winner's configuration once for each of its values.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from components.contract import Metrics
+from components.contract import Json, Metrics
 from components.errors import TidemillError
 
 from .rows import Figures, Rivals, Row, rows
-from .trained import data_of, facts, folded, learnt, resolved
+from .trained import Figure, data_of, facts, folded, learnt, resolved
 
 HERE = Path(__file__).parent
 AT_ONCE = 2
@@ -65,18 +66,30 @@ class Outcome:
 # ── measuring ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+How: TypeAlias = tuple[str, int, bool, int] | tuple[str, int, bool, int, tuple[str, Json]]  # what trained.learnt takes
+
+
 class Trainings:
     """Test metrics of trainings by a pool: those of all rows are begun at once, each once, whoever asks for it."""
 
     def __init__(self, pool: Executor, asked: Sequence[Row]) -> None:
         pairs = ((name, row) for row in asked for name in (row.pipeline, *row.beside))
-        hows = dict.fromkeys(how for name, row in pairs for how in self._hows(name, row))
-        self._begun: dict[tuple[str, int, bool, int], Future[Metrics]] = {h: pool.submit(learnt, *h) for h in hows}
+        hows: dict[How, dict[Figure, None]] = {}  # and what is found beside metrics, each once
+        for name, row in pairs:
+            for how in self._hows(name, row):
+                hows.setdefault(how, {}).update({row.figures: None} if row.figures else {})
+        self._begun: dict[How, Future[Metrics]] = {
+            how: pool.submit(learnt, *how, **({"figures": tuple(found)} if found else {}))
+            for how, found in hows.items()
+        }
 
     def __call__(self, pipeline: str, row: Row) -> list[Metrics]:
         return [self._begun[how].result() for how in self._hows(pipeline, row)]
 
-    def _hows(self, pipeline: str, row: Row) -> list[tuple[str, int, bool, int]]:
+    def _hows(self, pipeline: str, row: Row) -> list[How]:
+        if row.varied:
+            name, values = row.varied
+            return [(pipeline, 0, False, 0, (name, value)) for value in values]
         return [(pipeline, row.folds, row.new_users, run) for run in range(row.runs)]
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from components import datasets, params, plan, ratings, receipts, tables
+from components import datasets, model, params, plan, ratings, receipts, tables
 from components.contract import SPLITS, Data, Json, Metrics
 from components.errors import TidemillError
+from components.model import Model
 from components.plan import Project, Resolved
 from components.workspace import Workspace
+
+Figure: TypeAlias = Callable[
+    [Model, Data], Metrics
+]  # what is found of a model on its test rows, beyond its family's own
 
 
 def resolved(pipeline: str) -> Resolved:
@@ -45,27 +51,43 @@ def steps(pipeline: str) -> int:
     return int(winner["curve"][-1]["train/steps"])
 
 
-def learnt(pipeline: str, folds: int, new_users: bool, run: int) -> Metrics:
-    """The test metrics of the winner's configuration. Run 0 is the winner itself, the others are trained with seeds of
-    their own; with folds, each run is trained on the fold of its number."""
-    asked = resolved(pipeline)
-    told = facts(asked)
-    if not folds and not run:
-        return {name: value for name, value in told["metrics"].items() if name.startswith("test/")}
+def learnt(
+    pipeline: str,
+    folds: int,
+    new_users: bool,
+    run: int,
+    other: tuple[str, Json] | None = None,
+    figures: Sequence[Figure] = (),
+) -> Metrics:
+    """The test metrics of the winner's configuration, with `figures` among them. Run 0 is the winner itself, the others
+    are trained with seeds of their own; with folds, each run is trained on the fold of its number; with `other`, a
+    setting and its value, that takes the place of the winner's."""
     import torch
 
     torch.set_num_threads(1)
+    asked = resolved(pipeline)
+    told = facts(asked)
+    if not folds and not run and other is None:
+        found = {name: value for name, value in told["metrics"].items() if name.startswith("test/")}
+        if figures:
+            winner = model.load(asked.workspace.results(asked.name, "train") / "model")
+            found |= _found(winner, data_of(asked), figures)
+        return found
     data = folded(data_of(asked), run, folds, new_users) if folds else data_of(asked)
     seed = run if folds else asked.project.params.seed + run
-    family, hyper = asked.family, {**asked.block.settings, **told["hyper"]}
+    family, hyper = asked.family, {**asked.block.settings, **told["hyper"], **(dict([other]) if other else {})}
     state = None
     for epoch in family.fit(data, hyper, seed, None):
         if epoch.number == told["winner"]["epochs"]:
             state = epoch.state()
             break
     assert state is not None
-    net = family.load(data.spec, hyper, state.served())
-    return family.measure(data.spec, family.judge(net, data, "test"), "test")
+    made = Model(family, data.spec, hyper, family.load(data.spec, hyper, state.served()), "")
+    return made.evaluate(dict(data.splits), "test") | _found(made, data, figures)
+
+
+def _found(made: Model, data: Data, figures: Sequence[Figure]) -> Metrics:
+    return {f"test/{name}": value for figure in figures for name, value in figure(made, data).items()}
 
 
 def folded(data: Data, fold: int, folds: int, new_users: bool = False) -> Data:

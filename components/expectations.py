@@ -83,7 +83,8 @@ class Expectations(Block):
     environment_wrappers: tuple[str, ...] = ()
     ratings: Ratings | None = None
     duplicates: Duplicates = Duplicates()
-    # Lowest share of rows that the rarest class of the training split may have.
+    # Lowest share of rows that the rarest class of the training split may have. 0: they may all be of one class, as
+    # where anomalies are to be found and the training rows hold none.
     class_share: float = Field(default=0.01, ge=0, le=1)
     # Highest score on held-out rows that one column alone may reach in predicting the target.
     leakage: float = Field(default=0.999, gt=0, le=1)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from components.contract import Data, Metrics
+from components.contract import Data, Json, Metrics
+
+from ..trained import Figure
 
 Figures: TypeAlias = Mapping[str, Metrics]  # rival → metric → value
 Rivals: TypeAlias = Callable[[Data, int], Figures]
@@ -33,6 +35,9 @@ class Row:
              get as many seeds
     folds    in place of seeds: all rows are cut into so many parts, each is the test rows once, the mean is over them
     new_users  of the folds: it is users who are cut into parts, so that the test rows' users are new
+    varied   in place of seeds: a setting and the values that it has in turn, one training each, with all else as the
+             winner's; the mean is over them. Rivals are asked with the number of the value
+    figures  where the metric is none of the family's: what finds it, of a model and its data (of its codes, of samples)
     """
 
     pipeline: str
@@ -46,11 +51,13 @@ class Row:
     seeds: int = 5
     folds: int = 0
     new_users: bool = False
+    varied: tuple[str, tuple[Json, ...]] | None = None
+    figures: Figure | None = None
 
     @property
     def runs(self) -> int:
         """Trainings that the mean is over."""
-        return self.folds or self.seeds
+        return self.folds or (len(self.varied[1]) if self.varied else self.seeds)
 
 
 def rows() -> list[Row]:

@@ -42,6 +42,11 @@ def digits(data: Data, seed: int) -> Figures:  # noqa: ARG001
 
 
 def digits_anomaly(data: Data, seed: int) -> Figures:
+    """The rivals of the pipeline's normal class."""
+    return one_class(data, data.spec.classes.index(_settings("digits-anomaly")["normal"]), seed)
+
+
+def one_class(data: Data, normal: int, seed: int) -> Figures:
     """IsolationForest and OneClassSVM on the normal training rows: raw, standardised, and principal components, plain
     and whitened. Each is chosen from its grid by AUROC on the val rows, as a trial is."""
     from sklearn.decomposition import PCA
@@ -49,7 +54,6 @@ def digits_anomaly(data: Data, seed: int) -> Figures:
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
     from sklearn.svm import OneClassSVM
 
-    normal = data.spec.classes.index(_settings("digits-anomaly")["normal"])
     rows = {split: plain(data, split) for split in ("train", "val", "test")}
     taught = rows["train"][0][rows["train"][1] == normal]
     views: list[Any] = [FunctionTransformer(), StandardScaler()]

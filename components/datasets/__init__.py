@@ -36,6 +36,8 @@ BUILT_IN = {
     "translate-en-fr": "components.datasets.translate_en_fr",
     "summarize-docstrings": "components.datasets.docstrings",
     "chat": "components.datasets.chat",
+    "series-anomaly": "components.datasets.series_anomaly",
+    "ecg-anomaly": "components.datasets.ecg_anomaly",
 }
 
 

@@ -21,6 +21,7 @@ FAMILIES = {
     "ddpg": "components.families.ddpg:Ddpg",
     "recommender": "components.families.recommender:Recommender",
     "vae": "components.families.vae:Vae",
+    "geom": "components.families.geom:Geom",
 }
 
 

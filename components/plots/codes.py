@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1024
 CLUSTERS = 10  # that a map without labels is coloured by
 NAMED = 20  # classes that a map has a colour for; of more it is coloured by cluster
-# Okabe and Ito's colours first, then lighter and darker ones that can still be told apart by their numbers in the map.
+# Okabe and Ito's colours first, and as many others, most of them darker or lighter ones of these.
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#000000", "#8C564B", "#7F7F7F"),
     *("#1B3A5C", "#7A3300", "#00533C", "#8C6100", "#7A3F61", "#A6D8F5", "#F7F1A8", "#595959", "#C9A89F", "#BFBFBF"),
@@ -83,7 +83,8 @@ def _bars(made: Any, probed: Mapping[str, Mapping[int, float]]) -> None:
         axes.bar_label(bars, fmt="%.3f", fontsize=8.5, color=figures.INK)
     axes.set_xticks(np.arange(len(sizes)) + 0.19, [f"{size:,}" for size in sizes])
     figures.plain(axes, "labelled training rows", "accuracy on the test rows")
-    axes.legend(loc="lower right", frameon=False)
+    axes.set_ylim(0, 1.18)
+    axes.legend(loc="upper left", frameon=False, ncols=2)
 
 
 def _map(folder: Path, model: Model, test: Coded, title: str) -> None:

@@ -207,7 +207,7 @@ def _samples(rows: pd.DataFrame, sound: dict[str, ColumnRule], expectations: Exp
             yield _none(f"{name}.constant", name, _blank(rule), rule.missing)  # a blank one counts as a missing one
     target = expectations.column("target")
     if target in sound:
-        yield _variety(target, sound[target], expectations)
+        yield from _variety(target, sound[target], expectations)
     whole = all(n in sound for n, r in held(expectations).items() if r.role in ("input", "target"))
     if CONTENT in rows and whole:  # rows without all of their columns are alike for another reason
         for across in (False, True):
@@ -238,23 +238,23 @@ def _blank(rule: ColumnRule) -> str:
     return f"{'series' if len(rule.shape) == 1 or is_series(rule.shape, rule.parts) else 'images'} of one value"
 
 
-def _variety(target: str, rule: ColumnRule, expectations: Expectations) -> Expectation:
+def _variety(target: str, rule: ColumnRule, expectations: Expectations) -> Checks:
     if rule.values is None:
-        return gxe.ExpectColumnUniqueValueCountToBeBetween(
+        yield gxe.ExpectColumnUniqueValueCountToBeBetween(
             column=target,
             min_value=2,
             row_condition=Column(SPLIT) == SPLITS[0],
             description="at least two different values in the training rows",
             meta=_meta(target, "a target that varies", split=SPLITS[0]),
         )
-    share = expectations.class_share
-    return ExpectClassesToBeBalanced(
-        column=target,
-        classes=rule.values,
-        share=share,
-        description=f"at least two classes, and the rarest in at least {percent(share)} of the training rows",
-        meta=_meta(target, "class balance", split=SPLITS[0]),
-    )
+    elif share := expectations.class_share:
+        yield ExpectClassesToBeBalanced(
+            column=target,
+            classes=rule.values,
+            share=share,
+            description=f"at least two classes, and the rarest in at least {percent(share)} of the training rows",
+            meta=_meta(target, "class balance", split=SPLITS[0]),
+        )
 
 
 def _leakage(target: str, sound: dict[str, ColumnRule], expectations: Expectations) -> Checks:

@@ -18,11 +18,14 @@ from benchmarks import families
 from benchmarks import trained as trained_again
 from benchmarks.families import Outcome
 from benchmarks.rows import Figures, Row, rows
+from benchmarks.rows.codes import agreement
 from benchmarks.rows.starters import plain
-from components import params
+from components import model, params
 from components.contract import Data
 from components.errors import TidemillError
 from components.families import family as families_of
+from components.families import import_path
+from components.model import Model
 from components.workspace import Workspace
 from tests.components.cases import images
 from tests.conftest import REPOSITORY
@@ -212,6 +215,52 @@ def test_the_winner_is_the_first_of_the_seeds_and_trains_no_more(monkeypatch: py
     assert trained_again.learnt("a", 0, False, 0) == {"test/accuracy": 0.75}
 
 
+def test_figures_of_a_model_stand_beside_its_metrics_whichever_seed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, family, hyper = images("classification"), families_of("mlp"), {"width": 8, "depth": 1}
+    *_, last = itertools.islice(family.fit(data, hyper, 7, None), 1)
+    model.save(tmp_path / "a" / "train" / "model", import_path("mlp"), data.spec, hyper, last.state())
+    told = {"metrics": {"test/accuracy": 0.75}, "hyper": hyper, "winner": {"epochs": 1}}
+    asked = SimpleNamespace(
+        name="a",
+        family=family,
+        block=SimpleNamespace(settings={}),
+        project=SimpleNamespace(params=SimpleNamespace(seed=7)),
+        workspace=SimpleNamespace(results=lambda name, stage: tmp_path / name / stage),
+    )
+    monkeypatch.setattr(trained_again, "resolved", lambda _: asked)
+    monkeypatch.setattr(trained_again, "facts", lambda _: told)
+    monkeypatch.setattr(trained_again, "data_of", lambda _: data)
+
+    def widest(made: Model, given: Data) -> dict[str, float]:
+        batch = given.splits["test"].select(["image"]).combine_chunks().to_batches()[0]
+        return {"widest": float(made.encode(batch).max())}
+
+    found = [trained_again.learnt("a", 0, False, run, figures=[widest]) for run in (0, 1)]
+    batch = data.splits["test"].select(["image"]).combine_chunks().to_batches()[0]
+    net = family.load(data.spec, hyper, last.state().served())
+    assert found[0] == {"test/accuracy": 0.75, "test/widest": float(family.encode(net, batch).max())}
+    assert found[1].keys() > {"test/accuracy", "test/widest"} and found[1]["test/widest"] != found[0]["test/widest"]
+
+
+def test_a_training_is_asked_once_for_all_figures_of_its_rows(
+    trained: list[tuple[str, int, bool, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def learnt(*asked: Any, figures: Any = ()) -> dict[str, float]:
+        calls.append((*asked, figures))
+        return {"test/loss": 1.0, "test/nmi": 0.5, "test/ari": 0.25}
+
+    monkeypatch.setattr(families, "learnt", learnt)
+    asked = [Row("a", "loss", "min", seeds=1)]
+    asked += [Row("a", metric, "max", figures=agreement, seeds=1) for metric in ("nmi", "ari")]
+    found = list(families.measured(asked, families.Trainings(Here(), asked)))
+    assert [one.ours for one in found] == [[1.0], [0.5], [0.25]]
+    assert calls == [("a", 0, False, 0, (agreement,))]
+
+
 def test_another_seed_trains_the_winner_s_configuration_and_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     data, family = images("classification"), families_of("mlp")
     told = {"hyper": {"width": 8, "depth": 1}, "winner": {"epochs": 2}}
@@ -224,6 +273,43 @@ def test_another_seed_trains_the_winner_s_configuration_and_epochs(monkeypatch: 
     *_, last = itertools.islice(family.fit(data, told["hyper"], 9, None), 2)
     net = family.load(data.spec, told["hyper"], last.state().served())
     assert trained_again.learnt("a", 0, False, 2) == family.measure(data.spec, family.judge(net, data, "test"), "test")
+
+
+def test_a_varied_setting_is_trained_with_each_of_its_values(trained: list[tuple[str, int, bool, int]]) -> None:
+    asked: list[int] = []
+
+    def rivals(data: Data, run: int) -> Figures:
+        asked.append(run)
+        return {"luck": {"accuracy": 0.1}}
+
+    begun: list[Any] = []
+
+    def learnt(*how: Any) -> dict[str, float]:
+        begun.append(how)
+        return {"test/accuracy": float(how[-1][1])}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(families, "learnt", learnt)
+        row = Row("a", "accuracy", "max", rivals, beside=("b",), varied=("share", (0.5, 1.0)))
+        (outcome,) = families.measured([row], families.Trainings(Here(), [row]))
+    assert outcome.ours == [0.5, 1.0] and outcome.rivals == {"luck": [0.1, 0.1], "b": [0.5, 1.0]}
+    assert asked == [0, 1]
+    assert begun == [(name, 0, False, 0, ("share", share)) for name in ("a", "b") for share in (0.5, 1.0)]
+
+
+def test_another_value_takes_the_place_of_the_winner_s_and_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, family = images("anomaly"), families_of("autoencoder")
+    told = {"hyper": {"width": 4, "code": 4, "normal": "flat"}, "winner": {"epochs": 1}, "metrics": {}}
+    asked = SimpleNamespace(
+        family=family, block=SimpleNamespace(settings={}), project=SimpleNamespace(params=SimpleNamespace(seed=7))
+    )
+    monkeypatch.setattr(trained_again, "resolved", lambda _: asked)
+    monkeypatch.setattr(trained_again, "facts", lambda _: told)
+    monkeypatch.setattr(trained_again, "data_of", lambda _: data)
+    hyper = {**told["hyper"], "normal": "steep"}  # type: ignore[dict-item]
+    net = family.load(data.spec, hyper, next(family.fit(data, hyper, 7, None)).state().served())
+    expected = family.measure(data.spec, family.judge(net, data, "test"), "test")
+    assert trained_again.learnt("a", 0, False, 0, ("normal", "steep")) == expected
 
 
 def test_a_pipeline_that_has_not_run_does_not_keep_the_others_from_being_measured(

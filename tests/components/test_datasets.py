@@ -30,13 +30,16 @@ from components.datasets import (
     chat,
     digits,
     docstrings,
+    ecg_anomaly,
     movie_sentiment,
     packages,
     parquet,
+    series_anomaly,
     spelling_to_sound,
     splits,
     translate_en_fr,
     ucr,
+    windows,
 )
 from components.datasets.packages import Member, Members
 from components.errors import DataError, ParamsError
@@ -55,6 +58,8 @@ TASKS: dict[str, Task] = {  # the others: classification
     "translate-en-fr": "text2text",
     "summarize-docstrings": "text2text",
     "chat": "text2text",
+    "series-anomaly": "anomaly",
+    "ecg-anomaly": "anomaly",
 }
 
 
@@ -493,6 +498,41 @@ def test_a_series_of_another_length_than_the_archives_is_refused() -> None:
 
 
 CUT = ucr.member("Cut/Cut.ts", "")
+
+
+@pytest.mark.parametrize(("name", "source"), [("series-anomaly", series_anomaly), ("ecg-anomaly", ecg_anomaly)])
+def test_a_window_is_what_surrounds_its_step_and_has_that_steps_label(
+    workspace: Workspace, name: str, source: Any
+) -> None:
+    # An own check against the source, read without the builder.
+    content = packages.read(source.MEMBER, workspace.state / "packages", lambda _: None)
+    lines = [line.split(",") for line in content.decode().splitlines()[1:]]
+    values = np.array([line[-2] for line in lines], np.float32)
+    labelled = {step for step, line in enumerate(lines) if line[-1] == "1"}
+    assert len(lines) == source.STEPS
+    table = rows(workspace, name)
+    steps, shown = table["step"].to_numpy(), table["window"].combine_chunks().to_numpy_ndarray()[:, 0]
+    for row in (0, len(steps) // 2, len(steps) - 1):
+        start = steps[row] - source.WINDOW // 2
+        assert (shown[row] == values[start : start + source.WINDOW]).all()
+    named = table.filter(pc.equal(table["kind"], "anomaly"))
+    assert set(named["step"].to_pylist()) == labelled and set(named["split"].to_pylist()) == {"test"}
+
+
+def test_the_anomaly_of_the_archives_series_is_where_it_says(workspace: Workspace) -> None:
+    table = rows(workspace, "series-anomaly")
+    named = table.filter(pc.equal(table["kind"], "anomaly"))
+    assert named["step"].to_pylist() == list(range(4187, 4199))
+
+
+def test_no_step_of_a_series_is_in_two_splits() -> None:
+    stretches = {"train": range(7), "val": range(7, 12), "test": range(12, 20)}
+    table = windows.cut(np.arange(20, dtype=np.float32), np.arange(20) == 15, 4, stretches)
+    shown = table["window"].combine_chunks().to_numpy_ndarray()[:, 0]
+    for split, stretch in stretches.items():
+        seen = shown[np.array(table["split"].to_pylist()) == split]
+        assert sorted(set(seen.ravel().tolist())) == list(stretch) and len(seen) == len(stretch) - 3
+    assert table.filter(pc.equal(table["kind"], "anomaly"))["step"].to_pylist() == [15]
 
 
 def test_a_dataset_may_live_in_a_package_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ import torch
 from components import model
 from components.contract import Choice, Domain, Family, Generative, Integer, Latent, State
 from components.families import FAMILIES, family, import_path
+from components.scoring.coding import CODE, Coder
 
 from .cases import Case, bytes_of, cases, evaluate, fingerprints, last, learnt, one_thread, stored  # noqa: F401
 
@@ -114,6 +115,7 @@ def test_codes_say_row_for_row_what_the_net_makes_of_its_inputs(
     model.save(tmp_path, import_path(name), case.data.spec, case.hyper, state)
     loaded = model.load(tmp_path)
     assert loaded.encode(inputs(case)).tobytes() == codes_ND.tobytes(), "the same again, saved and loaded"
+    assert Coder(loaded).outputs() == pa.schema([(CODE, pa.list_(pa.float32(), codes_ND.shape[1]))])
 
 
 # ── what it makes, if it makes samples ───────────────────────────────────────────────────────────────────
