@@ -19,6 +19,8 @@ FAMILIES = {
     "transformer": "components.families.transformer:Transformer",
     "dqn": "components.families.dqn:Dqn",
     "recommender": "components.families.recommender:Recommender",
+    "gan": "components.families.gan:Gan",
+    "diffusion": "components.families.diffusion:Diffusion",
 }
 
 
