@@ -264,3 +264,11 @@ class Generative(Family[Net], Protocol[Net]):
     def sample(self, net: Net, count: int, seed: int) -> pa.RecordBatch:
         """So many new rows of the spec's input columns, as the dataset has them (types, shapes, range of values). They
         depend on net, count and seed alone: the global generators are not touched."""
+
+
+@runtime_checkable
+class Latent(Generative[Net], Protocol[Net]):
+    """A generative family whose rows come from codes such as `encode` gives, so that one can walk from row to row."""
+
+    def decode(self, net: Net, codes: Codes) -> pa.RecordBatch:
+        """The row of the spec's input columns that each code stands for, in the dataset's types and shapes."""

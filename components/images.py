@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pyarrow as pa
 import torch
 from torch.nn import functional
 
@@ -53,6 +55,18 @@ def scaled(x_NCHW: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
     if not x_NCHW.isfinite().all():
         raise BadInput("images hold pixels that are not finite")
     return x_NCHW.sub(low).div(high - low).clamp(-10, 10)  # further out, numbers say no more and might overflow
+
+
+def rows(spec: Spec, x_NCHW: torch.Tensor, bounds: torch.Tensor) -> pa.RecordBatch:
+    """Images in [0, 1] as rows of the dataset: what `read` and `scaled` made them from, in its type and range."""
+    image = column(spec)
+    low, high = bounds.tolist()
+    dtype = np.dtype(image.dtype)
+    x = x_NCHW.detach().cpu().double().clamp(0, 1).mul(high - low).add(low).numpy()
+    x = (np.rint(x) if dtype.kind in "iu" else x).astype(dtype).reshape(len(x), math.prod(image.shape))
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(dtype), image.shape)
+    cells = pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), math.prod(image.shape))
+    return pa.RecordBatch.from_arrays([pa.ExtensionArray.from_storage(kind, cells)], names=[image.name])
 
 
 def augmented(x_BCHW: torch.Tensor, strength: float, flip: bool = False) -> torch.Tensor:

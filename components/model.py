@@ -18,7 +18,7 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .contract import MODEL, Codes, Data, Family, Generative, Hyper, Json, Metrics, Outcomes, Spec, State
+from .contract import MODEL, Codes, Data, Family, Generative, Hyper, Json, Latent, Metrics, Outcomes, Spec, State
 from .errors import ParamsError, RegistryError
 
 WEIGHTS, DESCRIPTION, PROFILE = "weights.safetensors", "model.json", "profile.json"
@@ -54,6 +54,15 @@ class Model:
                 f"{type(self.family).__name__} makes no samples", fix="ask a pipeline of a generative family"
             )
         made: pa.RecordBatch = self.family.sample(self.net, count, seed)
+        return made
+
+    def decode(self, codes: Codes) -> pa.RecordBatch:
+        """The rows that codes stand for. Raises ParamsError if the family cannot say."""
+        if not isinstance(self.family, Latent):
+            raise ParamsError(
+                f"{type(self.family).__name__} makes no rows of codes", fix="ask a pipeline of a family that can decode"
+            )
+        made: pa.RecordBatch = self.family.decode(self.net, codes)
         return made
 
     def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:

@@ -14,7 +14,7 @@ import typer
 
 from components.errors import ParamsError, TidemillError
 
-from . import backfills, champions, lineage, retraining, upkeep
+from . import backfills, champions, lineage, retraining, samples, upkeep
 from .printing import AsJson, show
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ champions.add(app)
 backfills.add(app)
 lineage.add(app)
 upkeep.add(app)
+samples.add(app)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Pipelines of params.yaml.")]
 All = Annotated[bool, typer.Option("--all", help="Every pipeline.")]

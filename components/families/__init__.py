@@ -19,6 +19,7 @@ FAMILIES = {
     "transformer": "components.families.transformer:Transformer",
     "dqn": "components.families.dqn:Dqn",
     "recommender": "components.families.recommender:Recommender",
+    "vae": "components.families.vae:Vae",
     "gan": "components.families.gan:Gan",
     "diffusion": "components.families.diffusion:Diffusion",
 }

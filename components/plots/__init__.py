@@ -22,10 +22,13 @@ from ..model import Model
 from ..sweep import Trial
 from ..tables import labels
 from ..tensors import is_image, is_series
-from . import figures
+from . import figures, samples
 
 BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
-ROWS: Mapping[Task, int] = {"text2text": 512}  # of the test rows that are looked at, where each is written for
+ROWS: Mapping[Task, int] = {
+    "text2text": 512,
+    "generation": samples.SHOWN,
+}  # of the test rows that are looked at, where each is written for
 Floats = NDArray[np.floating[Any]]
 
 
@@ -189,6 +192,7 @@ _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
     "regression": _regression,
     "anomaly": _anomaly,
     "text2text": _text2text,
+    "generation": samples.draw,
 }
 
 

@@ -121,6 +121,10 @@ class Shipped(Model):
         with our_errors():
             return self.own.sample(count, seed)
 
+    def decode(self, codes: Codes) -> pa.RecordBatch:
+        with our_errors():
+            return self.own.decode(codes)
+
     def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:
         with our_errors():
             outcomes: Outcomes = self.own.judge(splits, split)

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from components import model
-from components.contract import Choice, Domain, Family, Integer, State
+from components.contract import Choice, Domain, Family, Generative, Integer, Latent, State
 from components.families import FAMILIES, family, import_path
 
 from .cases import Case, bytes_of, cases, evaluate, fingerprints, last, learnt, one_thread, stored  # noqa: F401
@@ -110,6 +110,66 @@ def test_codes_say_row_for_row_what_the_net_makes_of_its_inputs(
     model.save(tmp_path, import_path(name), case.data.spec, case.hyper, state)
     loaded = model.load(tmp_path)
     assert loaded.encode(inputs(case)).tobytes() == codes_ND.tobytes(), "the same again, saved and loaded"
+
+
+# ── what it makes, if it makes samples ───────────────────────────────────────────────────────────────────
+
+GENERATIVE = [param for param in EVERY if isinstance(family(str(param.values[0])), Generative)]
+each_generative = pytest.mark.parametrize(("name", "case"), GENERATIVE)
+
+
+@each_generative
+def test_samples_are_rows_of_the_dataset(name: str, case: Case, taught: dict[str, Any]) -> None:
+    learner, net, _ = taught[f"{name}-{case.name}"]
+    for count in (7, 1):
+        made = learner.sample(net, count, 3)
+        assert made.schema == inputs(case).schema and len(made) == count
+        assert all(column.null_count == 0 for column in made.columns)
+    assert len(learner.score(net, made)) == 1, "what it makes can be scored"
+    for column in case.data.spec.columns:
+        train, many = (
+            rows.column(column.name)
+            for rows in (case.data.splits["train"].combine_chunks().to_batches()[0], learner.sample(net, 50, 4))
+        )
+        low, high = (edge(train.to_numpy_ndarray()) for edge in (np.min, np.max))
+        values = many.to_numpy_ndarray()
+        bytes_may = (0, 255) if column.dtype == "uint8" else (low, high)
+        assert np.isfinite(values).all() and bytes_may[0] <= values.min() and values.max() <= bytes_may[1]
+        assert len({value.tobytes() for value in values}) > 40, "no two are alike"
+
+
+@each_generative
+def test_samples_hang_on_net_number_and_seed_alone(
+    name: str, case: Case, taught: dict[str, Any], tmp_path: Path
+) -> None:
+    learner, net, state = taught[f"{name}-{case.name}"]
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].tobytes()
+    made = learner.sample(net, 6, 3)
+    after = torch.random.get_rng_state(), np.random.get_state()[1].tobytes()
+    assert torch.equal(before[0], after[0]) and before[1] == after[1], "the global generators are as they were"
+    torch.manual_seed(6)
+    assert learner.sample(net, 6, 3).equals(made)
+    assert not learner.sample(net, 6, 4).equals(made)
+    model.save(tmp_path, import_path(name), case.data.spec, case.hyper, state)
+    assert model.load(tmp_path).sample(6, 3).equals(made), "the same again, saved and loaded"
+
+
+LATENT = [param for param in EVERY if isinstance(family(str(param.values[0])), Latent)]
+
+
+@pytest.mark.parametrize(("name", "case"), LATENT)
+def test_codes_stand_for_rows_like_those_that_have_them(name: str, case: Case, taught: dict[str, Any]) -> None:
+    """Nearer to a code's own row than to most others."""
+    learner, net, _ = taught[f"{name}-{case.name}"]
+    made = learner.decode(net, learner.encode(net, inputs(case)))
+    assert made.schema == inputs(case).schema and len(made) == len(inputs(case))
+    for column in case.data.spec.columns:
+        pair = (rows.column(column.name).to_numpy_ndarray().astype(np.float64) for rows in (inputs(case), made))
+        real_NE, made_NE = (values.reshape(len(values), -1) for values in pair)
+        away_NN = np.square(real_NE[:, None] - made_NE[None]).sum(2)
+        assert (away_NN.diagonal()[:, None] <= away_NN).mean() > 0.8
 
 
 # ── what it learns ──────────────────────────────────────────────────────────────────────────────────────
