@@ -22,6 +22,8 @@ FAMILIES = {
     "recommender": "components.families.recommender:Recommender",
     "vae": "components.families.vae:Vae",
     "geom": "components.families.geom:Geom",
+    "gan": "components.families.gan:Gan",
+    "diffusion": "components.families.diffusion:Diffusion",
 }
 
 
