@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
-import torch
 
-from components.contract import Data, Generative
-from components.errors import BadInput, ParamsError
-from components.families.gan import Gan, moved
+from components.contract import Data
 
 from .cases import Case, images, one_thread  # noqa: F401
 
