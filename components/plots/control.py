@@ -119,12 +119,19 @@ def _filmed(seen: Seen) -> tuple[list[Floats], list[str], str]:
     wanted = np.unique(np.linspace(0, len(rewards), FRAMES).round().astype(int)).tolist()
     with unseen():
         played = _episode(seen, wanted)
-        frames = [np.asarray(frame) for _, frame in played if frame is not None]
+        frames = [_square(np.asarray(frame)) for _, frame in played if frame is not None]
     sums = np.cumsum([0.0, *rewards])
     captions = [f"step {step}, return {sums[step]:.4g}" for step in wanted]
     if len(frames) != len(wanted):
         raise ValueError("it draws nothing")
     return frames, captions, f"the first test episode, return {sums[-1]:.4g} after {len(rewards)} steps"
+
+
+def _square(frame_HWC: Floats) -> Floats:
+    """Channels first, as figures draw them, and white at two sides, so that nothing is squeezed."""
+    side = max(frame_HWC.shape[:2])
+    room = [((side - size) // 2, side - size - (side - size) // 2) for size in frame_HWC.shape[:2]]
+    return np.pad(frame_HWC, (*room, (0, 0)), constant_values=255).transpose(2, 0, 1)
 
 
 def _episode(seen: Seen, drawn: Sequence[int] | None) -> Iterator[tuple[float, Any]]:

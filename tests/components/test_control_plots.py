@@ -124,7 +124,8 @@ def test_a_filmstrip_is_the_test_episode_step_by_step(monkeypatch: pytest.Monkey
     Lit.drivers.clear()
     drawn(tmp_path, "Lit-v0")
     (_, frames, captions, _) = shown[0]
-    cells = [int(frame[0, :, 0].argmax()) // 10 for frame in frames]
+    assert {frame.shape for frame in frames} == {(3, 50, 50)}, "channels first, square"
+    cells = [int(frame[0, 25].argmax()) // 10 for frame in frames]
     assert cells == list(range(cells[0], 5)) and len(frames) == len(captions) > 2
     assert captions[0] == "step 0, return 0" and captions[-1] == f"step {len(cells) - 1}, return {12 - len(cells)}"
     assert Lit.drivers == {"dummy"} and os.environ["SDL_VIDEODRIVER"] == "mine"
@@ -135,6 +136,9 @@ def test_pictures_are_the_same_bytes_again(lit: Path, tmp_path: Path) -> None:
     for file in lit.glob("*.png"):
         assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
         with Image.open(file) as picture:
+            if file.name == "episode.png":
+                counts = {ink: count for count, ink in picture.convert("RGB").getcolors(1 << 20) or []}
+                assert counts[0, 0, 0] > 0.03 * picture.width * picture.height, "the dark corridor"
             assert min(picture.size) > 300 and len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
 
 

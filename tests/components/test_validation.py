@@ -420,7 +420,8 @@ def test_elements_outside_a_space_are_counted(environment, observation, action, 
         return pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(values, np.float32))
 
     table = pa.table({"observation": column(observation), "action": column(action)})
-    found = counted(Data(CART.spec("d", "control"), {"train": table.slice(0, 1), "test": table.slice(1)}), environment)
+    stated = CART.model_copy(update={"environment": environment})
+    found = counted(Data(stated.spec("d", "control"), {"train": table.slice(0, 1), "test": table.slice(1)}))
     assert found["observation.outside"].tolist() == outside[0]
     assert found["action.outside"].tolist() == outside[1]
 
