@@ -25,10 +25,7 @@ from ..tensors import is_image, is_series
 from . import codes, control, figures, samples
 
 BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
-ROWS: Mapping[Task, int] = {
-    "text2text": 512,
-    "generation": samples.SHOWN,
-}  # of the test rows that are looked at, where each is written for
+ROWS: Mapping[Task, int] = {"text2text": 512}  # of the test rows that are looked at, where each is written for
 Floats = NDArray[np.floating[Any]]
 
 
@@ -76,6 +73,7 @@ def draw(
     _curves(folder, model, data, trials, objective, title)
     if data.spec.task in _BY_TASK:
         rows = data.splits["test"].slice(0, ROWS.get(data.spec.task))
+        rows = samples.spread(rows) if data.spec.task == "generation" else rows
         named = "test rows" if rows.num_rows == data.splits["test"].num_rows else f"first {rows.num_rows} test rows"
         seen = Seen(model, data, rows, _score(model, rows), title, named, trials, objective)
         _BY_TASK[data.spec.task](folder, seen)

@@ -43,6 +43,11 @@ def draw(folder: Path, seen: Seen) -> None:
         figures.save(_grid(_walks(seen, column), column, title), folder / "walk.png")
 
 
+def spread(rows: pa.Table) -> pa.Table:
+    """SHOWN rows at even distances: rows of one class often stand together."""
+    return rows.take(pa.array(np.unique(np.linspace(0, max(0, rows.num_rows - 1), SHOWN).round().astype(np.int64))))
+
+
 def picture(spec: Spec, rows: pa.Table, title: str) -> Figure | None:
     """A grid of the first MOST rows; None of rows that nobody can look at."""
     column = _looked_at(spec)
@@ -54,9 +59,10 @@ def picture(spec: Spec, rows: pa.Table, title: str) -> Figure | None:
 
 def _walks(seen: Seen, column: Column) -> list[list[Values | None]]:
     """Each line: a test row, STEPS decoded codes that lie evenly between its code and another's, and the other row."""
-    few = seen.rows.slice(0, 2 * WALKS).select([column.name]).combine_chunks()
+    few = seen.rows.select([column.name]).combine_chunks()
     codes_ND = seen.model.encode(few.to_batches()[0])
-    pairs = [(at, at + 1) for at in range(0, len(codes_ND) - 1, 2)]
+    half = len(codes_ND) // 2
+    pairs = [(at, at + half) for at in range(0, half, max(1, half // WALKS))][:WALKS]
     share_S = np.linspace(0, 1, STEPS)[:, None]
     between = [codes_ND[a] + share_S * (codes_ND[b] - codes_ND[a]) for a, b in pairs]
     made = _values(seen.model.decode(np.concatenate(between).astype(np.float32)), column)

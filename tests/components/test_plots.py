@@ -306,7 +306,9 @@ def test_who_can_decode_shows_walks_between_rows(tmp_path: Path) -> None:
     model, data = maker(Walking, IMAGE)
     plots.draw(tmp_path, model, data, trials(), OBJECTIVE)
     assert looks_drawn(tmp_path / "walk.png")
-    first, second = (data.splits["test"]["image"].combine_chunks().to_numpy_ndarray()[i].ravel() for i in (0, 1))
+    rows = samples.spread(data.splits["test"])["image"].combine_chunks().to_numpy_ndarray()
+    assert len(rows) == samples.SHOWN
+    first, second = (rows[i].ravel() for i in (0, samples.SHOWN // 2))
     steps = Walking.seen[: samples.STEPS]
     assert len(Walking.seen) == samples.WALKS * samples.STEPS
     assert np.allclose(steps[0], first) and np.allclose(steps[-1], second), "from one row's code to the other's"
