@@ -33,7 +33,8 @@ from .tables import labels
 
 SEED = 2017
 FEATURES = 64
-STEPS, BATCH_ROWS = 300, 64  # that the classifier learns, however many rows there are: seconds on one thread
+STEPS, BATCH_ROWS = 300, 64  # that the classifier learns at most, however many rows there are: seconds on one thread
+EPOCHS, FEWEST = 30, 50  # over few rows it learns for so many epochs, but for so many steps at least
 LARGEST = 32  # pixels of a side; larger images are shrunk to it
 BLOCK_ROWS = 256
 KEPT = 4  # judges that a process keeps
@@ -133,10 +134,11 @@ def _taught(x_NCHW: torch.Tensor, k_N: NDArray[np.int64], classes: int, bounds: 
             Classifier((x_NCHW.shape[1], x_NCHW.shape[2], x_NCHW.shape[3]), classes),
             np.random.default_rng(SEED),
         )
+        steps = min(STEPS, max(FEWEST, EPOCHS * len(k_N) // BATCH_ROWS))
         optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.02, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=STEPS)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
         truth_N = torch.from_numpy(k_N)
-        for _ in range(STEPS):
+        for _ in range(steps):
             rows_B = torch.from_numpy(draw.integers(0, len(x_NCHW), BATCH_ROWS))
             loss = functional.cross_entropy(net(images.augmented(x_NCHW[rows_B], 0.5)), truth_N[rows_B])
             optimizer.zero_grad()
@@ -220,8 +222,10 @@ def measure(found: Outcomes, split: str) -> Metrics:
 def frechet(real_ND: NDArray[np.floating], made_ND: NDArray[np.floating]) -> float:
     """|m - m'|² + tr(C + C' - 2 (C C')^½) of means m and covariances C of two sets of features; never below 0."""
     (m_D, c_DD), (n_D, d_DD) = _moments(real_ND), _moments(made_ND)
-    # C C' has the eigenvalues of C^½ C' C^½, which is symmetric; their roots are the singular values of C^½ C'^½.
-    shared = np.linalg.svd(_root(c_DD) @ _root(d_DD), compute_uv=False).sum()
+    # C C' has the eigenvalues of C^½ C' C^½, which is symmetric. The gate measures thousands of draws of rows: no more
+    # than two decompositions for each.
+    root_DD = _root(c_DD)
+    shared = np.sqrt(np.linalg.eigvalsh(root_DD @ d_DD @ root_DD).clip(0)).sum()
     return max(0.0, float(np.square(m_D - n_D).sum() + np.trace(c_DD) + np.trace(d_DD) - 2 * shared))
 
 

@@ -88,9 +88,11 @@ def _is_ours(file: Path) -> bool:
 
 
 def _write(file: Path, made: Model, told: dict[str, str], count: int, seed: int) -> pa.Table:
-    """All rows into the file; returns those of the first block, without the labels."""
+    """All rows into the file; returns the first of them, without the labels: enough for a picture."""
+    from .plots import samples
+
     facts = {**told, "rows": count, "seed": seed, "weights_sha256": made.weights_sha256}
-    names, first, writer = [column.name for column in made.spec.columns], None, None
+    names, shown, writer = [column.name for column in made.spec.columns], list[pa.RecordBatch](), None
     try:
         for block, start in enumerate(range(0, count, BLOCK_ROWS)):
             rows = made.sample(min(BLOCK_ROWS, count - start), _seed(seed, block))
@@ -104,14 +106,15 @@ def _write(file: Path, made: Model, told: dict[str, str], count: int, seed: int)
             labels = [pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), [value]) for value in told.values()]
             fields = [*rows.schema, *(pa.field(name, _LABEL) for name in told)]
             schema = pa.schema(fields, {FOOTER: json.dumps(facts, sort_keys=True)})
-            if first is None or writer is None:
-                first, writer = pa.Table.from_batches([rows]), pq.ParquetWriter(file, schema, use_dictionary=list(told))
+            if writer is None:
+                writer = pq.ParquetWriter(file, schema, use_dictionary=list(told))
+            if sum(map(len, shown)) < samples.MOST:
+                shown.append(rows)
             writer.write_batch(pa.RecordBatch.from_arrays([*rows.columns, *labels], schema=schema))
     finally:
         if writer:
             writer.close()
-    assert first is not None  # there is at least one row
-    return first
+    return pa.Table.from_batches(shown)
 
 
 def _seed(seed: int, block: int) -> int:

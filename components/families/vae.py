@@ -78,16 +78,16 @@ class Settings:
 
     width: int = 16
     hidden: int = 256
-    code: int = 24
-    beta: float = 1.0
-    augment: float = 0.3
+    code: int = 32
+    beta: float = 0.8
+    augment: float = 0.2
     lr: float = 4e-3
     weight_decay: float = 1e-3
     batch_rows: int = 32
     draws: int = 128
     val_draws: int = 8
     average: float = 0.995
-    horizon: int = 0
+    horizon: int = 60
 
 
 class Net(nn.Module):
@@ -151,10 +151,10 @@ class Vae:
 
     def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
         return {
-            "beta": Choice((0.7, 1.0)),
-            "code": Choice((16, 24, 32)),
-            "augment": Choice((0.3, 0.5)),
-            "lr": Uniform(1e-3, 4e-3, log=True, mutable=True),
+            "beta": Choice((0.6, 0.8, 1.0)),
+            "code": Choice((24, 32)),
+            "augment": Choice((0.1, 0.2, 0.3)),
+            "lr": Uniform(2e-3, 6e-3, log=True, mutable=True),
         }
 
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:

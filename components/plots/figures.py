@@ -40,7 +40,7 @@ def save(made: Figure, file: Path) -> Path:
     """As PNG, without the date and the software that would change its bytes."""
     with _drawing, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a text in a script that the font lacks is drawn as boxes
-        made.savefig(file, dpi=DPI, metadata={"Software": None})
+        made.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file
 
 

@@ -38,7 +38,7 @@ def draw(folder: Path, seen: Seen) -> None:
     ]
     title = f"{seen.title}: test rows on the left, made rows on the right"
     figures.save(_grid(lines, column, title), folder / "samples.png")
-    if isinstance(seen.model.family, Latent):
+    if isinstance(seen.model.family, Latent) and len(real) > 1:
         title = f"{seen.title}: from a test row to another, and what the codes between them stand for"
         figures.save(_grid(_walks(seen, column), column, title), folder / "walk.png")
 
@@ -55,8 +55,6 @@ def picture(spec: Spec, rows: pa.Table, title: str) -> Figure | None:
 def _walks(seen: Seen, column: Column) -> list[list[Values | None]]:
     """Each line: a test row, STEPS decoded codes that lie evenly between its code and another's, and the other row."""
     few = seen.rows.slice(0, 2 * WALKS).select([column.name]).combine_chunks()
-    if few.num_rows < 2:
-        return []
     codes_ND = seen.model.encode(few.to_batches()[0])
     pairs = [(at, at + 1) for at in range(0, len(codes_ND) - 1, 2)]
     share_S = np.linspace(0, 1, STEPS)[:, None]

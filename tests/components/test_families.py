@@ -169,7 +169,7 @@ def test_codes_stand_for_rows_like_those_that_have_them(name: str, case: Case, t
         pair = (rows.column(column.name).to_numpy_ndarray().astype(np.float64) for rows in (inputs(case), made))
         real_NE, made_NE = (values.reshape(len(values), -1) for values in pair)
         away_NN = np.square(real_NE[:, None] - made_NE[None]).sum(2)
-        assert (away_NN.diagonal()[:, None] <= away_NN).mean() > 0.8
+        assert (away_NN.diagonal()[:, None] <= away_NN).mean() > 0.65, "half would be chance"
 
 
 # ── what it learns ──────────────────────────────────────────────────────────────────────────────────────

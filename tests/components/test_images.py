@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+import pytest
 import torch
 
-from components.images import augmented
+from components.contract import Column, Spec
+from components.images import augmented, bounds, read, rows, scaled
 
 X_BCHW = torch.rand(6, 2, 10, 14, generator=torch.Generator().manual_seed(0))
 
@@ -47,3 +51,23 @@ def test_a_turn_does_not_stretch_an_image_that_is_not_square() -> None:
         )
         length = (12 * spread).sqrt()  # of a thin bar with this spread
         assert length.min() > 20 / 1.35 and length.max() < 20 * 1.35
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("shape", [(2, 5, 6), (5, 6)])
+def test_images_become_the_rows_that_they_were_read_from(dtype: str, shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).integers(0, 200, (7, *shape)).astype(dtype)
+    batch = pa.record_batch({"image": pa.FixedShapeTensorArray.from_numpy_ndarray(values)})
+    spec = Spec("pixels", "generation", (Column("image", "tensor", dtype, shape),))
+    raw = read(spec, batch)
+    found = bounds(raw)
+    back = rows(spec, scaled(raw, found), found)
+    assert back.schema == batch.schema
+    np.testing.assert_allclose(back["image"].to_numpy_ndarray(), values, atol=1e-4)
+    assert len(rows(spec, scaled(raw, found)[:0], found)) == 0
+
+
+def test_made_pixels_stay_within_the_bounds() -> None:
+    spec = Spec("pixels", "generation", (Column("image", "tensor", "uint8", (1, 1, 3)),))
+    made = rows(spec, torch.tensor([[[[-0.5, 0.5, 1.5]]]]), torch.tensor([0.0, 255.0]))
+    assert made["image"].to_numpy_ndarray().ravel().tolist() == [0, 128, 255]

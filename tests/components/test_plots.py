@@ -16,7 +16,7 @@ from PIL import Image
 from components import plots
 from components.contract import Column, Data, Hyper, Metrics, Objective, Outcomes, Spec, Task
 from components.model import Model
-from components.plots import figures
+from components.plots import figures, samples
 from components.sweep import Trial
 
 ROWS = 60
@@ -241,3 +241,91 @@ def test_no_curve_at_all_is_no_fault(tmp_path: Path) -> None:
     one = [Trial("aaaa", {}, "finished", [{"val/loss": float("nan")}], float("nan"), 0)]
     files = plots.draw(tmp_path, *classifier(2), one, OBJECTIVE)
     assert (tmp_path / "learning_curves.png") in files
+
+
+# ── made rows ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Making(Knowing):
+    """Makes rows of one shade each; scores are of no use to these plots."""
+
+    learning, tasks, kinds, Settings = "unsupervised", ("generation",), ("tensor",), dict
+
+    def objective(self, spec: Spec) -> Objective:
+        return OBJECTIVE
+
+    def search_space(self, spec: Spec) -> dict[str, Any]:
+        return {}
+
+    def fit(self, data: Data, hyper: Hyper, seed: int, state: Any) -> Any: ...
+
+    def load(self, spec: Spec, hyper: Hyper, state: Any) -> Any: ...
+
+    def judge(self, net: Any, data: Data, split: str) -> Any: ...
+
+    def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Any: ...
+
+    def score(self, net: Any, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return pa.record_batch({"score": np.zeros(len(batch))})
+
+    def outputs(self, spec: Spec) -> pa.Schema:
+        return pa.schema([("score", pa.float64())])
+
+    def encode(self, net: Any, batch: pa.RecordBatch) -> Any:
+        return batch.column("image").to_numpy_ndarray().reshape(len(batch), -1).astype(np.float32)
+
+    def sample(self, net: tuple[int, ...], count: int, seed: int) -> pa.RecordBatch:
+        shades = np.random.default_rng(seed).integers(0, 255, (count, *[1] * len(net)))
+        return self._rows(net, np.broadcast_to(shades, (count, *net)))
+
+    def _rows(self, net: tuple[int, ...], values: Any) -> pa.RecordBatch:
+        column = np.ascontiguousarray(values.reshape(-1, *net).astype(np.uint8))
+        return pa.record_batch({"image": pa.FixedShapeTensorArray.from_numpy_ndarray(column)})
+
+
+class Walking(Making):
+    seen: Any = None
+
+    def decode(self, net: tuple[int, ...], codes: Any) -> pa.RecordBatch:
+        type(self).seen = codes
+        return self._rows(net, codes)
+
+
+def maker(family: Any, shape: tuple[int, ...], rows: int = 100) -> tuple[Model, Data]:
+    column = Column("image", "tensor", "uint8", shape)
+    pixels = np.random.default_rng(0).integers(0, 256, (rows, *shape)).astype(np.uint8)
+    table = pa.table({"image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)})
+    spec = Spec("rows", "generation", (column,))
+    return Model(family(), spec, {}, shape, ""), Data(spec, dict.fromkeys(("train", "val", "test"), table))
+
+
+@pytest.mark.parametrize("shape", [IMAGE, (3, 9, 8), (8, 8), SERIES])
+def test_made_rows_stand_beside_real_ones(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    files = plots.draw(tmp_path, *maker(Making, shape), trials(), OBJECTIVE)
+    assert {f.name for f in files} == {"curves.csv", "learning_curves.png", "samples.png"}
+    assert looks_drawn(tmp_path / "samples.png")
+    few = plots.draw(tmp_path / "few", *maker(Making, shape, rows=3), trials(), OBJECTIVE)
+    assert "samples.png" in {f.name for f in few}
+
+
+def test_who_can_decode_shows_walks_between_rows(tmp_path: Path) -> None:
+    model, data = maker(Walking, IMAGE)
+    plots.draw(tmp_path, model, data, trials(), OBJECTIVE)
+    assert looks_drawn(tmp_path / "walk.png")
+    first, second = (data.splits["test"]["image"].combine_chunks().to_numpy_ndarray()[i].ravel() for i in (0, 1))
+    steps = Walking.seen[: samples.STEPS]
+    assert len(Walking.seen) == samples.WALKS * samples.STEPS
+    assert np.allclose(steps[0], first) and np.allclose(steps[-1], second), "from one row's code to the other's"
+    assert np.allclose(np.diff(steps, axis=0), (second.astype(float) - first) / (samples.STEPS - 1), atol=1e-4)
+    again = tmp_path / "again"
+    plots.draw(again, *maker(Walking, IMAGE), trials(), OBJECTIVE)
+    for name in ("samples.png", "walk.png"):
+        assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert "walk.png" not in {
+        f.name for f in plots.draw(tmp_path / "one", *maker(Walking, IMAGE, 1), trials(), OBJECTIVE)
+    }
+
+
+def test_rows_that_nobody_can_look_at_have_no_picture(tmp_path: Path) -> None:
+    files = plots.draw(tmp_path, *maker(Making, (5,)), trials(), OBJECTIVE)
+    assert {f.name for f in files} == {"curves.csv", "learning_curves.png"}

@@ -22,7 +22,7 @@ from .cases import Case, evaluate, images, one_thread  # noqa: F401
 
 BARS = images("generation")
 SMALL = {"width": 8, "hidden": 64, "code": 6, "batch_rows": 16, "draws": 16, "val_draws": 4, "average": 0.9}
-SMALL |= {"augment": 0.1, "lr": 1e-2}
+SMALL |= {"augment": 0.1, "lr": 1e-2, "beta": 1.0, "horizon": 0}
 HEART = {**SMALL, "augment": 0.0, "weight_decay": 0.0, "beta": 0.1, "average": 0.0, "lr": 5e-3}
 CASES = [Case("images", BARS, SMALL, HEART, reached=60.0, epochs=20)]
 
