@@ -72,11 +72,11 @@ class Settings:
     sampling_steps: int = 25
     lr: float = 2e-3
     weight_decay: float = 0.0
-    batch_rows: int = 64
+    batch_rows: int = 32
     passes: int = 4
     clip: float = 1.0
-    average: float = 0.995
-    horizon: int = 0
+    average: float = 0.99
+    horizon: int = 8
 
 
 # ── the net ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -259,8 +259,9 @@ class Diffusion:
     @torch.inference_mode()
     def sample(self, net: Net, count: int, seed: int) -> pa.RecordBatch:
         noise_NCHW = torch.randn(count, *net.shape, generator=torch.Generator().manual_seed(seed % 2**63))
-        parts = [denoised(net, part.to(net.bounds.device)).cpu() for part in torch.split(noise_NCHW, SCORING_ROWS)]
-        return images.rows(net.spec, (torch.cat(parts) + 1) / 2, net.bounds)
+        blocks = [noise_BCHW for noise_BCHW in torch.split(noise_NCHW, SCORING_ROWS) if len(noise_BCHW)]
+        made = [denoised(net, noise_BCHW.to(net.bounds.device)).cpu() for noise_BCHW in blocks]
+        return images.rows(net.spec, (torch.cat([noise_NCHW[:0], *made]) + 1) / 2, net.bounds)
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The denoising error of each image, over fixed times and with the same noise for all: high for what is unlike
@@ -271,10 +272,10 @@ class Diffusion:
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The innermost features of the image as it is, at the first of the fixed times (Baranchuk et al. 2022), their
         means over the four quarters."""
-        parts = []
-        for x_BCHW in torch.split(_scaled(net, batch), SCORING_ROWS):
+        parts = [torch.empty(0, 8 * net.settings.width)]
+        for x_BCHW in _blocks(net, batch):
             t_B = torch.full((len(x_BCHW),), TIMES[0], device=net.bounds.device)
-            inner_BFYX = net.seen(x_BCHW.to(net.bounds.device), t_B)[1]
+            inner_BFYX = net.seen(x_BCHW, t_B)[1]
             parts.append(functional.adaptive_avg_pool2d(inner_BFYX, 2).flatten(1).cpu())
         codes: Codes = torch.cat(parts).numpy()
         return codes
@@ -286,6 +287,12 @@ class Diffusion:
 def _scaled(net: Net, rows: Rows) -> torch.Tensor:
     """x_NCHW on the CPU, pixels -1 to 1."""
     return images.scaled(images.read(net.spec, rows), net.bounds) * 2 - 1
+
+
+def _blocks(net: Net, rows: Rows) -> Iterator[torch.Tensor]:
+    """x_BCHW on the net's device, none of them empty: cells cannot be made of no image."""
+    parts = torch.split(_scaled(net, rows), SCORING_ROWS)
+    return (x_BCHW.to(net.bounds.device) for x_BCHW in parts if len(x_BCHW))
 
 
 def _alone(train_NCHW: torch.Tensor, x_NCHW: torch.Tensor, time: float) -> torch.Tensor:
@@ -304,9 +311,8 @@ def _errors(net: Net, rows: Rows) -> NDArray[np.float32]:
     net.eval()
     where = net.bounds.device
     noise_KCHW = torch.randn(len(TIMES), *net.shape, generator=torch.Generator().manual_seed(0)).to(where)
-    parts = []
-    for x_BCHW in torch.split(_scaled(net, rows), SCORING_ROWS):
-        x_BCHW = x_BCHW.to(where)  # noqa: PLW2901
+    parts = [torch.empty(0)]
+    for x_BCHW in _blocks(net, rows):
         error_KB = [
             denoising_error(net, x_BCHW, noise_CHW.expand_as(x_BCHW), torch.full((len(x_BCHW),), time, device=where))
             for noise_CHW, time in zip(noise_KCHW, TIMES, strict=True)
