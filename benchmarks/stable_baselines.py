@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from components import environments
-from components.contract import Outcomes, Spec
+from components.contract import Metrics, Outcomes, Spec
+
+
+EVERY = 1000  # steps between two measurements
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,24 @@ RIVALS = {
     # Of ReacherBulletEnv-v0: the zoo has no entry for MuJoCo's.
     "reacher": Rival("DDPG", DDPG | {"train_freq": 1, "gradient_steps": 1}, 0.1, (400, 300)),
 }
+
+
+def learnt(rival: Rival, spec: Spec, seed: int, steps: int) -> Metrics:
+    """The test metrics of an agent after so many steps, as it was when it did best in the val episodes: these are
+    played after every EVERY steps, as a trial's best epoch is chosen, and count as no steps for either."""
+    best, kept = float("-inf"), Metrics()
+    agent = rival.begin(spec, seed)
+
+    def choose(_: Any, __: Any) -> bool:
+        nonlocal best, kept
+        if agent.num_timesteps % EVERY == 0:
+            value = environments.measure(judged(agent, spec, rival.space, "val"), "val")["val/return"]
+            if value > best:
+                best, kept = value, environments.measure(judged(agent, spec, rival.space, "test"), "test")
+        return True  # go on
+
+    agent.learn(steps, callback=choose)
+    return kept
 
 
 def judged(agent: Any, spec: Spec, space: str, split: str) -> Outcomes:

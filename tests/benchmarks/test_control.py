@@ -29,9 +29,13 @@ class Constant:
     def __init__(self, action: Any) -> None:
         self.action, self.learnt = action, 0
 
-    def learn(self, count: int) -> Constant:
-        self.learnt += count
-        return self
+    def learn(self, count: int, callback: Any) -> None:
+        for self.learnt in range(1, count + 1):
+            assert callback({}, {})
+
+    @property
+    def num_timesteps(self) -> int:
+        return self.learnt
 
     def predict(self, x_NO: Any, deterministic: bool) -> tuple[Any, None]:
         assert deterministic
@@ -61,6 +65,20 @@ def test_a_rival_learns_for_as_many_steps_as_the_winner_has_had(monkeypatch: pyt
     assert agent.learnt == 16_400
     assert found["random policy"]["return"] == environments.recorded_return(data, "test")["test/return"]
     assert 7 <= found["stable-baselines3 DQN"]["return"] <= 9  # straight to the end
+
+
+def test_a_rival_is_tested_as_it_was_when_val_was_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Val is 2, 5, 3 after each thousand steps; the test figure that counts is the second's."""
+    agent = Constant(6)
+    rival = SimpleNamespace(kind="DQN", space="Discrete", begin=lambda spec, seed: agent)
+    value = {"val": {1000: 2.0, 2000: 5.0, 3000: 3.0}, "test": {1000: 20.0, 2000: 50.0, 3000: 30.0}}
+
+    def judged(agent: Any, spec: Any, space: str, split: str) -> Any:
+        return {"return": np.array([value[split][agent.learnt]])}
+
+    monkeypatch.setattr(stable_baselines, "judged", judged)
+    found = stable_baselines.learnt(rival, recorded().spec, 0, 3500)  # type: ignore[arg-type]
+    assert found["test/return"] == 50.0 and agent.learnt == 3500
 
 
 def test_the_winner_s_steps_are_those_of_its_last_epoch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
