@@ -14,7 +14,6 @@ import numpy as np
 from components import environments
 from components.contract import Metrics, Outcomes, Spec
 
-
 EVERY = 1000  # steps between two measurements
 
 
