@@ -7,11 +7,10 @@ alike. No rival and no code has seen a label. UMAP is fitted on the training row
 
 from __future__ import annotations
 
-import numpy as np
-
-from components import codes, metrics, tables
+from components import codes, metrics
 from components.contract import Data, Metrics
 from components.model import Model
+from components.plots.codes import coded
 
 from .. import trained
 from . import Figures, Row
@@ -41,10 +40,9 @@ def apart(data: Data, seed: int) -> Figures:
 
 def agreement(made: Model, data: Data) -> Metrics:
     """`nmi` and `ari` of the test rows' codes."""
-    test, spec = data.splits["test"], data.spec
-    batches = test.select([column.name for column in spec.columns]).to_batches()
-    codes_ND = np.concatenate([made.encode(batch) for batch in batches])
-    return codes.cluster(codes_ND, tables.labels(test, str(spec.target), spec.classes))
+    seen = coded(made, data.splits["test"])
+    assert seen.label_N is not None  # digits have classes
+    return codes.cluster(seen.codes_ND, seen.label_N)
 
 
 def _width() -> int:
