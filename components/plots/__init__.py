@@ -25,7 +25,7 @@ from ..tensors import is_image, is_series
 from . import codes, control, figures, samples
 
 BATCH_ROWS, WORST, TEXTS, GROUPS = 8192, 24, 12, 12
-ROWS: Mapping[Task, int] = {"text2text": 512}  # of the test rows that are looked at, where each is written for
+WRITTEN = 512  # test rows that are looked at where each is written for
 Floats = NDArray[np.floating[Any]]
 
 
@@ -72,8 +72,7 @@ def draw(
     title = name or data.spec.dataset
     _curves(folder, model, data, trials, objective, title)
     if data.spec.task in _BY_TASK:
-        rows = data.splits["test"].slice(0, ROWS.get(data.spec.task))
-        rows = samples.spread(rows) if data.spec.task == "generation" else rows
+        rows = _LOOKED_AT.get(data.spec.task, lambda every: every)(data.splits["test"])
         named = "test rows" if rows.num_rows == data.splits["test"].num_rows else f"first {rows.num_rows} test rows"
         seen = Seen(model, data, rows, _score(model, rows), title, named, trials, objective)
         _BY_TASK[data.spec.task](folder, seen)
@@ -207,6 +206,11 @@ def _representation(folder: Path, seen: Seen) -> None:
     _worst(folder, seen, {"loss": error_N}, [f"{name.replace('_', ' ')} {error:.4g}" for error in error_N])
 
 
+# Of the test rows those that are looked at, where all would be too many.
+_LOOKED_AT: Mapping[Task, Callable[[pa.Table], pa.Table]] = {
+    "text2text": lambda rows: rows.slice(0, WRITTEN),
+    "generation": samples.spread,
+}
 _BY_TASK: Mapping[Task, Callable[[Path, Seen], None]] = {
     "classification": _classification,
     "regression": _regression,
