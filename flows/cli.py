@@ -15,6 +15,7 @@ import typer
 from components.errors import ParamsError, TidemillError
 
 from . import backfills, champions, codes, lineage, retraining, samples, upkeep
+from .codes import IgnoreExtra, Output, RowId, Source
 from .printing import AsJson, show
 
 if TYPE_CHECKING:
@@ -151,10 +152,10 @@ def stage(name: Annotated[str, typer.Argument(metavar="STAGE")], pipeline: str) 
 @app.command()
 def score(
     pipeline: str,
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="csv, Parquet, or a folder of them.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Parquet file, or a folder if INPUT is one.")],
-    ignore_extra: Annotated[bool, typer.Option(help="Leave columns that the model does not know aside.")] = False,
-    row_id: Annotated[str | None, typer.Option("--id", help="Column that names a row; 'row' numbers them.")] = None,
+    source: Source,
+    output: Output,
+    ignore_extra: IgnoreExtra = False,
+    row_id: RowId = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the champion's predictions for a table."""

@@ -9,6 +9,12 @@ import typer
 
 from .printing import AsJson, show
 
+# What every command says of a table that the champion is asked about.
+Source = Annotated[Path, typer.Argument(metavar="INPUT", help="csv, Parquet, or a folder of them.")]
+Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Parquet file, or a folder if INPUT is one.")]
+IgnoreExtra = Annotated[bool, typer.Option(help="Leave columns that the model does not know aside.")]
+RowId = Annotated[str | None, typer.Option("--id", help="Column that names a row; 'row' numbers them.")]
+
 
 def add(app: typer.Typer) -> None:
     """Give the application this command."""
@@ -17,10 +23,10 @@ def add(app: typer.Typer) -> None:
 
 def encode(
     pipeline: str,
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="csv, Parquet, or a folder of them.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Parquet file, or a folder if INPUT is one.")],
-    ignore_extra: Annotated[bool, typer.Option(help="Leave columns that the model does not know aside.")] = False,
-    row_id: Annotated[str | None, typer.Option("--id", help="Column that names a row; 'row' numbers them.")] = None,
+    source: Source,
+    output: Output,
+    ignore_extra: IgnoreExtra = False,
+    row_id: RowId = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the champion's codes for a table: what its net makes of each row before its last layer."""
