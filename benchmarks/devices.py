@@ -37,7 +37,7 @@ def measured(entry: Entry, seconds: float) -> dict[str, Any]:
     objective = family.objective(data.spec)
     taken, values = [], []
     began = started = time.perf_counter()
-    for epoch in family.fit(data, {}, SEED, None):
+    for epoch in family.fit(data, entry.hyper, SEED, None):
         now = time.perf_counter()
         taken.append(now - started)
         values.append(epoch.metrics[f"val/{objective.metric}"])
