@@ -47,7 +47,7 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..devices import device, seeded
+from ..devices import device, in_blocks, seeded
 from ..settings import configure, one_of
 from ..states import Parts, pack, unpack
 from ..tables import Rows
@@ -333,29 +333,29 @@ class Gan:
         """Images whose pixels are each drawn from those of the training images there, on their own."""
         return imitations.baseline(data, split)
 
-    @torch.inference_mode()
     def sample(self, net: Net, count: int, seed: int) -> pa.RecordBatch:
         z_NZ = torch.randn(count, net.settings.latent, generator=torch.Generator().manual_seed(seed % 2**63))
-        parts = [net.generator(z_BZ.to(net.bounds.device)).cpu() for z_BZ in torch.split(z_NZ, SCORING_ROWS)]
-        return images.rows(net.spec, (torch.cat(parts) + 1) / 2, net.bounds)
+        made_NCHW = in_blocks(net.generator, z_NZ, SCORING_ROWS, net.bounds.device)
+        return images.rows(net.spec, (made_NCHW + 1) / 2, net.bounds)
 
-    @torch.inference_mode()
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """What the critic says of each image: comparable within one model alone."""
-        parts = [net.critic(x_BCHW).cpu() for x_BCHW in _blocks(net, batch)]
-        return pa.RecordBatch.from_arrays([pa.array(torch.cat(parts).numpy())], schema=OUTPUTS)
+        return pa.RecordBatch.from_arrays([pa.array(_said(net, net.critic, batch))], schema=OUTPUTS)
 
-    @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The critic's last features."""
-        codes: Codes = torch.cat([net.critic.features(x_BCHW).cpu() for x_BCHW in _blocks(net, batch)]).numpy()
-        return codes
+        return _said(net, net.critic.features, batch)
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
         return OUTPUTS
 
 
-def _blocks(net: Net, rows: Rows) -> Iterator[torch.Tensor]:
-    """x_BCHW on the net's device, a block of rows at a time, and one at least."""
-    x_NCHW = images.scaled(images.read(net.spec, rows), net.bounds) * 2 - 1
-    return (x_BCHW.to(net.bounds.device) for x_BCHW in torch.split(x_NCHW, SCORING_ROWS))
+def _scaled(net: Net, x_NCHW: torch.Tensor) -> torch.Tensor:
+    """Pixels -1 to 1, on the CPU."""
+    return images.scaled(x_NCHW, net.bounds) * 2 - 1
+
+
+def _said(net: Net, what: Callable[[torch.Tensor], torch.Tensor], rows: Rows) -> Codes:
+    """What one of the nets says of each image."""
+    said: Codes = in_blocks(what, _scaled(net, images.read(net.spec, rows)), SCORING_ROWS, net.bounds.device).numpy()
+    return said
