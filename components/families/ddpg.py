@@ -251,12 +251,11 @@ class Ddpg:
         net.to(device())
         replay = Replay(settings.replay, len(net.shift), low_A)
         learner = Learner(settings, Rollouts(practice, replay, seed, settings.gamma), net)
-        if state is not None:
-            learner.go_on(state)
-        while True:
-            metrics = learner.learn_epoch(settings.steps) | environments.measure(_played(net, arena, "val"), "val")
-            learner.keep_best(metrics["val/return"], self.objective(spec))
-            yield Epoch(learner.epoch, metrics, learner.keeper())
+
+        def learn() -> Metrics:
+            return learner.learn_epoch(settings.steps) | environments.measure(_played(net, arena, "val"), "val")
+
+        yield from learner.epochs(learn, self.objective(spec), state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
         net = Net(observation_column(spec), **state.scalars["model"], settings=configure(Settings, hyper))
