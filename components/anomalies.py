@@ -1,5 +1,5 @@
-"""What families that find anomalies share: which rows are normal, the threshold, what came of each row, and anomalies
-made of normal val rows where the split holds none.
+"""What families that find anomalies share: which rows are normal, the threshold, what came of each row, the trivial
+rival, and anomalies made of normal val rows where the split holds none.
 
 No label but "normal" may enter the weights. Labelled anomalies of val choose among trials and epochs. Where val has
 none, a copy of each of its rows is corrupted and stands for one, as in Goswami et al. 2023, "Unsupervised model
@@ -12,7 +12,7 @@ Legend: N rows of a split, C channels, … the sides of a row: T steps, or H hei
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +97,37 @@ def measure(spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
         highest = outcomes["near"][score_N == score_N.max()]  # all of them: a tie is no matter of the rows' order
         found[f"{split}/hit"] = float(highest.mean())
     return found
+
+
+class Detector(Protocol):
+    """A net that knows the score above which a row is an anomaly."""
+
+    threshold: torch.Tensor
+
+
+Net = TypeVar("Net", bound=Detector)
+
+
+def evaluation(
+    data: Data, normal: str, false_alarms: float, val_NC: torch.Tensor, scores: Callable[[Net, torch.Tensor], Scores]
+) -> Callable[[Net], Metrics]:
+    """What gives a net its threshold by its `scores` of val rows (N × C × …), made anomalies among them if there are no
+    others, and measures it by them: the metrics that trials and epochs are chosen by."""
+    val_NC, anomalous_N = chosen_by(val_NC, anomalous(data, "val", normal))
+
+    def evaluate(net: Net) -> Metrics:
+        score_N = scores(net, val_NC)
+        highest = threshold(score_N, anomalous_N, false_alarms)
+        net.threshold.fill_(highest)
+        return measure(data.spec, outcomes(score_N, anomalous_N, highest), "val")
+
+    return evaluate
+
+
+def baseline(data: Data, split: str, normal: str, x_NC: torch.Tensor, normal_NC: torch.Tensor) -> Metrics:
+    """Of the squared distance from the mean of the normal training rows (N × C × …, scaled as the split's are)."""
+    score_N = (x_NC - normal_NC.mean(0)).square().flatten(1).mean(1)
+    return {f"{split}/auroc": metrics.auroc(score_N.numpy(), anomalous(data, split, normal))}
 
 
 def scored(score_N: Scores, threshold: float) -> pa.RecordBatch:

@@ -1,8 +1,9 @@
-"""Where a net learns and serves: which device, in what precision, from which seed."""
+"""Where a net learns and serves: which device, in what precision, from which seed, how many rows at once."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -44,6 +45,15 @@ def batch_factor(where: torch.device) -> int:
 def batch_rows(asked: int, rows: int, where: torch.device) -> int:
     """Rows of a batch where a configuration asks for so many: more only as long as an epoch keeps ENOUGH_STEPS."""
     return max(asked, min(asked * batch_factor(where), rows // ENOUGH_STEPS))
+
+
+@torch.inference_mode()
+def in_blocks(
+    what: Callable[[torch.Tensor], torch.Tensor], x_N: torch.Tensor, rows: int, where: torch.device
+) -> torch.Tensor:
+    """What a net says of each row, the first axis, in float32 on the CPU: asked with so many rows at a time, so that
+    what lies between fits the memory; of no rows at all once too, which tells the other axes."""
+    return torch.cat([what(x_B.to(where)).float().cpu() for x_B in torch.split(x_N, rows)])
 
 
 def precision(where: torch.device) -> torch.dtype:

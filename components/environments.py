@@ -163,6 +163,24 @@ class Arena:
         self._require_finite(live)
         return results
 
+    def bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """low_D and high_D of actions from a Box. Raises DataError if one has no bounds, or is not a float."""
+        space = self.worlds[0].action_space
+        low_D, high_D = (torch.from_numpy(flat(side)) for side in (space.low, space.high))
+        if space.dtype.kind != "f" or not (high_D - low_D).isfinite().all():
+            raise DataError(
+                f"environment {self._spec.environment!r} does not fit the family",
+                where=self._spec.dataset,
+                why=f"its actions are {space}, not floats with bounds",
+                fix="name a wrapper that gives them bounds in the dataset's environment_wrappers",
+            )
+        return low_D, high_D
+
+    def actions(self, a_ND: torch.Tensor) -> list[NDArray[Any]]:
+        """Of the shape and the type that actions from a Box have, and within it."""
+        space = self.worlds[0].action_space
+        return list(a_ND.cpu().numpy().astype(space.dtype).reshape(-1, *space.shape).clip(space.low, space.high))
+
     def _show(self, at: int, shown: NDArray[np.float32]) -> None:
         if shown.shape != self._shape:
             raise self._fault(at, f"showed an observation of shape {shown.shape}, its space has {self._shape}")

@@ -1,7 +1,7 @@
 """The shared learning loop: what families that learn by gradients on batches have in common.
 
 `learn` is a ladder of small steps: an epoch is batches, a batch is one `_step`. Families with a way of their
-own (two optimisers, an environment) write their own `fit` from the same pieces: `settings`, `devices`, `states`,
+own (two optimisers, an environment) write their own `fit` from the same pieces: `settings`, `devices`, `progress`,
 and `adam`. Nothing here knows who drives it.
 
 Going on from a State is exact, bit for bit, on the same kind of device and number of threads: generators are
@@ -23,7 +23,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -35,19 +36,23 @@ from torch import nn
 
 from . import gradients
 from .averages import Average
-from .contract import MODEL, Data, Epoch, Json, Metrics, Objective, State
+from .contract import Data, Epoch, Json, Metrics, Objective, State
 from .devices import autocast, batch_rows, grad_scaler, seeded
-from .states import Part, pack, unpack
+from .progress import Progress
+from .states import Part
 
 LOG = logging.getLogger("tidemill")
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
-    """AdamW in its fused form (twice as fast for small models on a CPU); biases and norms do not decay."""
-    owned = [p for p in parameters if p.requires_grad]
-    groups = [
-        {"params": [p for p in owned if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in owned if p.ndim <= 1], "weight_decay": 0.0},
+    """AdamW in its fused form (twice as fast for small models on a CPU). Biases and norms do not decay: a group of
+    their own, or, where nothing decays, the end of the only one: a call less a step. A State numbers parameters in
+    their order, and that is the same either way."""
+    owned = sorted((p for p in parameters if p.requires_grad), key=lambda p: p.ndim <= 1)
+    decaying = len([p for p in owned if p.ndim > 1]) if weight_decay else len(owned)
+    groups: list[dict[str, Any]] = [
+        {"params": owned[:decaying], "weight_decay": weight_decay},
+        {"params": owned[decaying:], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
 
@@ -139,8 +144,8 @@ def lesson_of(data: Data, whole: bool, made: Callable[[pa.Table], Lesson]) -> Le
     return dataclasses.replace(lesson, whole=made(pa.concat_tables([train, data.splits["val"]])))
 
 
-@dataclass
-class _Progress:
+@dataclass(kw_only=True)
+class _Progress(Progress):
     """How far a lesson has come: everything beside the net and optimiser that an epoch changes."""
 
     scaler: torch.amp.GradScaler
@@ -148,12 +153,8 @@ class _Progress:
     draw: Drawing
     average: Average | None
     weights: Sequence[nn.Parameter]  # the net's, and the optimiser's if it has others
-    epoch: int = 0
     steps: int = 0
     micro_batches: int = 1  # that a batch is learnt in
-    best: float = float("nan")
-    best_tensors: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    fitted: Json = None
     whole: _Progress | None = None
     loss: float = float("nan")  # of a whole's last epoch
 
@@ -183,7 +184,7 @@ def _begin(lesson: Lesson, state: State | None) -> _Progress:
     rows = batch_rows(lesson.batch_rows, lesson.rows, where)
     draw = lesson.batches(rows) if lesson.batches else at_random(lesson.rows, rows)
     average = Average(lesson.net, lesson.average ** (rows / lesson.batch_rows)) if lesson.average else None
-    progress = _Progress(grad_scaler(where), rows, draw, average, weights)
+    progress = _Progress(scaler=grad_scaler(where), batch_rows=rows, draw=draw, average=average, weights=weights)
     if (scale := _scale(lesson, progress)) > 1:
         _scale_groups(lesson, math.sqrt(scale))
         LOG.info(
@@ -192,14 +193,10 @@ def _begin(lesson: Lesson, state: State | None) -> _Progress:
         )
     progress.whole = _begin(lesson.whole, None) if lesson.whole else None
     if state is not None:
-        unpack(state, _parts(lesson, progress))
-        kept = state.scalars["progress"]
-        progress.epoch, progress.steps, progress.best = kept["epoch"], kept["steps"], float(kept["best"])
-        progress.micro_batches = kept.get("micro_batches", 1)
+        counts = progress.go_on(state, _parts(lesson, progress))
+        progress.steps, progress.micro_batches = counts["steps"], counts.get("micro_batches", 1)
         if progress.whole:
-            progress.whole.steps = kept["whole_steps"]
-        progress.best_tensors = {k: v.clone() for k, v in state.served().tensors.items()}
-        progress.fitted = state.scalars["model"]
+            progress.whole.steps = counts["whole_steps"]
     return progress
 
 
@@ -289,34 +286,22 @@ def _gradients(lesson: Lesson, progress: _Progress, rows_B: torch.Tensor) -> tor
 
 def _keep_best(lesson: Lesson, progress: _Progress, metrics: Metrics) -> None:
     value = metrics[f"val/{lesson.objective.metric}"]
-    better = lesson.objective.better(value, progress.best)
+    better: Callable[[float, float], bool] = lesson.objective.better
     if progress.whole:
-        value = progress.whole.loss
-        better = value < progress.best
-    if not progress.best_tensors or better:
-        progress.best = value
-        served = _served(lesson.whole or lesson, progress.whole or progress)
-        progress.best_tensors = pack({MODEL.rstrip("/"): served}).tensors
-        progress.fitted = (lesson.whole or lesson).fitted(served)
+        value, better = progress.whole.loss, operator.lt
+    chosen = lesson.whole or lesson
+    served = _served(chosen, progress.whole or progress)
+    if progress.keep_best(value, better, served):
+        progress.model = chosen.fitted(served)
 
 
 def _keeper(lesson: Lesson, progress: _Progress) -> Callable[[], State]:
-    number = progress.epoch
-
-    def keep() -> State:
-        if progress.epoch != number:
-            raise RuntimeError(f"the state of epoch {number} is gone: ask for it before the next epoch")
-        # As text: JSON has no NaN.
-        kept: dict[str, Json] = {"epoch": progress.epoch, "steps": progress.steps, "best": repr(progress.best)}
-        if progress.micro_batches > 1:
-            kept["micro_batches"] = progress.micro_batches
-        if progress.whole:
-            kept["whole_steps"] = progress.whole.steps
-        state = pack(_parts(lesson, progress), {"progress": kept, "model": progress.fitted})
-        best = {name: tensor.clone() for name, tensor in progress.best_tensors.items()}
-        return State({**state.tensors, **best}, state.scalars)
-
-    return keep
+    counts: dict[str, Json] = {"steps": progress.steps}
+    if progress.micro_batches > 1:
+        counts["micro_batches"] = progress.micro_batches
+    if progress.whole:
+        counts["whole_steps"] = progress.whole.steps
+    return progress.keeper(_parts(lesson, progress), counts)
 
 
 def _parts(lesson: Lesson, progress: _Progress) -> dict[str, Part]:

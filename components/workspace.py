@@ -6,8 +6,10 @@ MLFLOW_TRACKING_URI, PREFECT_API_URL, RAY_ADDRESS, TIDEMILL_STORAGE.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -44,6 +46,21 @@ def _credentials(variable: str) -> tuple[str, str] | None:
         return None
     os.environ[variable] = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return unquote(parts.username or ""), unquote(parts.password)
+
+
+@contextlib.contextmanager
+def exported(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, which every child inherits, and put them back as they were in the end."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def lease_s() -> float:

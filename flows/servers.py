@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from components.errors import Unreachable
 from components.ticking import every
-from components.workspace import Workspace
+from components.workspace import Workspace, exported
 
 from . import notices, programs
 from .processes import answers
@@ -208,19 +208,12 @@ def _died(roster: Roster) -> Entry | None:
 
 @contextlib.contextmanager
 def _settings(values: Mapping[str, str]) -> Iterator[None]:
-    """Set the environment, which every child inherits, and Prefect's own settings if it is imported already:
-    it reads the environment only then."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    _refresh_prefect()
+    """Set the environment, and Prefect's own settings if it is imported already: it reads the environment only then."""
     try:
-        yield
+        with exported(values):
+            _refresh_prefect()
+            yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
         _refresh_prefect()
 
 

@@ -21,10 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -46,7 +44,7 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..devices import device, seeded
+from ..devices import device, in_blocks, seeded
 from ..distances import Mahalanobis
 from ..settings import configure, one_of
 from ..states import unpack
@@ -156,20 +154,16 @@ class Detection:
     def evaluation(self, data: Data, train_NCS: torch.Tensor, net: Net) -> Callable[[Net], Metrics]:
         """Metrics of val rows, once what is normal and the threshold are fitted."""
         settings = net.settings
-        own_N = anomalies.anomalous(data, "val", settings.normal)
-        val_NCS, anomalous_N = anomalies.chosen_by(_rows(net, data.splits["val"]), own_N)
 
-        def evaluate(served: Net) -> Metrics:
+        def scores(served: Net, x_NCS: torch.Tensor) -> Codes:
             _calibrate(served, train_NCS)
-            score_N = _each(served, val_NCS, served.distance)
-            threshold = anomalies.threshold(score_N, anomalous_N, settings.false_alarms)
-            served.threshold.fill_(threshold)
-            return anomalies.measure(data.spec, anomalies.outcomes(score_N, anomalous_N, threshold), "val")
+            return _said(served, served.distance, x_NCS)
 
-        return evaluate
+        val_NCS = _rows(net, data.splits["val"])
+        return anomalies.evaluation(data, settings.normal, settings.false_alarms, val_NCS, scores)
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        score_N, settings = _each(net, _rows(net, data.splits[split]), net.distance), net.settings
+        score_N, settings = _said(net, net.distance, _rows(net, data.splits[split])), net.settings
         anomalous_N = anomalies.anomalous(data, split, settings.normal)
         return anomalies.outcomes(score_N, anomalous_N, net.threshold.item(), settings.near)
 
@@ -181,12 +175,10 @@ class Detection:
         normal, rows = (grids.read(data.spec, rows) for rows in (self.learnable(data, settings), data.splits[split]))
         scale = grids.Scale(normal.shape[1])
         scale.fit(data.spec, normal)
-        score_N = (scale(rows) - scale(normal).mean(0)).square().flatten(1).mean(1)
-        anomalous_N = anomalies.anomalous(data, split, settings.normal)
-        return {f"{split}/auroc": metrics.auroc(score_N.numpy(), anomalous_N)}
+        return anomalies.baseline(data, split, settings.normal, scale(rows), scale(normal))
 
     def score(self, net: Net, x_NCS: torch.Tensor) -> pa.RecordBatch:
-        return anomalies.scored(_each(net, x_NCS, net.distance), net.threshold.item())
+        return anomalies.scored(_said(net, net.distance, x_NCS), net.threshold.item())
 
 
 class Reconstruction:
@@ -205,10 +197,10 @@ class Reconstruction:
 
     def evaluation(self, data: Data, train_NCS: torch.Tensor, net: Net) -> Callable[[Net], Metrics]:  # noqa: ARG002
         val_NCS = _rows(net, data.splits["val"])
-        return lambda served: metrics.reconstruction("val", _each(served, val_NCS, served.error))
+        return lambda served: metrics.reconstruction("val", _said(served, served.error, val_NCS))
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        return {"error": _each(net, _rows(net, data.splits[split]), net.error)}
+        return {"error": _said(net, net.error, _rows(net, data.splits[split]))}
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
         return metrics.reconstruction(split, outcomes["error"])
@@ -222,7 +214,7 @@ class Reconstruction:
         return metrics.principal_components(split, train_NE, rows_NE, settings.code)
 
     def score(self, net: Net, x_NCS: torch.Tensor) -> pa.RecordBatch:
-        return pa.RecordBatch.from_arrays([pa.array(_each(net, x_NCS, net.error))], schema=self.outputs)
+        return pa.RecordBatch.from_arrays([pa.array(_said(net, net.error, x_NCS))], schema=self.outputs)
 
 
 GOALS: Mapping[Task, Detection | Reconstruction] = {"anomaly": Detection(), "representation": Reconstruction()}
@@ -288,7 +280,7 @@ class Autoencoder:
 
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The code itself."""
-        return _each(net, _rows(net, batch), net.encoder)
+        return _said(net, net.encoder, _rows(net, batch))
 
     def outputs(self, spec: Spec) -> pa.Schema:
         return GOALS[spec.task].outputs
@@ -309,11 +301,7 @@ def _calibrate(net: Net, train_NCS: torch.Tensor) -> None:
     net.normal.fit(torch.cat(traits), settings.ridge)
 
 
-@torch.inference_mode()
-def _each(net: Net, x_NCS: torch.Tensor, what: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[np.float32]:
-    """What the net says of each row, its first axis, SCORING_ROWS at a time."""
-    net.eval()
-    where = net.threshold.device
-    parts = [what(x_BCS.to(where)).float().cpu() for x_BCS in torch.split(x_NCS, SCORING_ROWS)]
-    said: NDArray[np.float32] = torch.cat(parts).numpy()
+def _said(net: Net, what: Callable[[torch.Tensor], torch.Tensor], x_NCS: torch.Tensor) -> Codes:
+    """What the net says of each row."""
+    said: Codes = in_blocks(what, x_NCS, SCORING_ROWS, net.threshold.device).numpy()
     return said

@@ -21,12 +21,11 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from .. import acting, environments
@@ -50,13 +49,11 @@ from ..contract import (
 )
 from ..devices import device, seeded
 from ..environments import EPISODES, Arena, Replay, observation_column
-from ..errors import DataError
-from ..rollouts import Rollouts
+from ..rollouts import Floats, Rollouts
 from ..settings import configure
 from ..states import Parts, unpack
 from ..tables import numbers
 
-Floats: TypeAlias = NDArray[np.float32]
 OUTPUTS = pa.schema([("action", pa.list_(pa.float32())), ("value", pa.float32())])
 SMALL = 3e-3  # the last layers begin within ±SMALL, so that the first actions and values are near 0
 
@@ -182,7 +179,7 @@ class Learner(acting.Learner):
                 meant_NA = self.net.actor(self.net.seen(torch.from_numpy(x_NO))).cpu().numpy()
             noise_NA = generator.standard_normal(shape, np.float32)
             a_NA = (meant_NA + np.float32(self.settings.noise) * noise_NA).clip(-1, 1)
-        return a_NA, as_actions(self.net.told(torch.from_numpy(a_NA)), self.rollouts.arena)
+        return a_NA, self.rollouts.arena.actions(self.net.told(torch.from_numpy(a_NA)))
 
     def learn(self, made: int, generator: np.random.Generator) -> Iterable[torch.Tensor]:
         """An update for each step but the first `warm_up`."""
@@ -244,7 +241,7 @@ class Ddpg:
         settings, spec = configure(Settings, hyper), data.spec
         seeded(seed)
         practice, arena = (Arena(spec, "Box", count) for count in (settings.environments, EPISODES["val"]))
-        low_A, high_A = bounds(practice, spec)
+        low_A, high_A = practice.bounds()
         column, recorded = observation_column(spec), data.splits["train"]
         net = Net(column, len(low_A), settings)
         net.low, net.high = low_A, high_A
@@ -254,12 +251,11 @@ class Ddpg:
         net.to(device())
         replay = Replay(settings.replay, len(net.shift), low_A)
         learner = Learner(settings, Rollouts(practice, replay, seed, settings.gamma), net)
-        if state is not None:
-            learner.go_on(state)
-        while True:
-            metrics = learner.learn_epoch(settings.steps) | environments.measure(_played(net, arena, "val"), "val")
-            learner.keep_best(metrics["val/return"], self.objective(spec))
-            yield Epoch(learner.epoch, metrics, learner.keeper())
+
+        def learn() -> Metrics:
+            return learner.learn_epoch(settings.steps) | environments.measure(_played(net, arena, "val"), "val")
+
+        yield from learner.epochs(learn, self.objective(spec), state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
         net = Net(observation_column(spec), **state.scalars["model"], settings=configure(Settings, hyper))
@@ -295,25 +291,5 @@ class Ddpg:
         return OUTPUTS
 
 
-def bounds(arena: Arena, spec: Spec) -> tuple[torch.Tensor, torch.Tensor]:
-    """low_A and high_A of the environment's actions. Raises DataError if one has no bounds, or is not a float."""
-    space = arena.worlds[0].action_space
-    low_A, high_A = (torch.from_numpy(environments.flat(side)) for side in (space.low, space.high))
-    if space.dtype.kind != "f" or not (high_A - low_A).isfinite().all():
-        raise DataError(
-            f"environment {spec.environment!r} does not fit the family",
-            where=spec.dataset,
-            why=f"its actions are {space}, not floats with bounds",
-            fix="name a wrapper that gives them bounds in the dataset's environment_wrappers",
-        )
-    return low_A, high_A
-
-
-def as_actions(told_NA: torch.Tensor, arena: Arena) -> list[NDArray[Any]]:
-    """Actions of the shape and the type that the environments' space has, within it."""
-    space = arena.worlds[0].action_space
-    return list(told_NA.cpu().numpy().astype(space.dtype).reshape(-1, *space.shape).clip(space.low, space.high))
-
-
 def _played(net: Net, arena: Arena, split: str) -> Outcomes:
-    return environments.play(lambda x_NO: as_actions(net.best(x_NO)[0], arena), arena, split)
+    return environments.play(lambda x_NO: arena.actions(net.best(x_NO)[0]), arena, split)

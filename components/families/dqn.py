@@ -215,13 +215,12 @@ class Dqn:
         seeded(seed)
         practice, arena = (Arena(spec, "Discrete", count) for count in (settings.environments, EPISODES["val"]))
         learner = Learner(settings, _rollouts(settings, practice, seed), _net(settings, practice, data))
-        if state is not None:
-            learner.go_on(state)
-        while True:
+
+        def learn() -> Metrics:
             metrics = learner.learn_epoch(settings.steps)
-            metrics |= environments.measure(environments.play(learner.net.greedy, arena, "val"), "val")
-            learner.keep_best(metrics["val/return"], self.objective(spec))
-            yield Epoch(learner.epoch, metrics, learner.keeper())
+            return metrics | environments.measure(environments.play(learner.net.greedy, arena, "val"), "val")
+
+        yield from learner.epochs(learn, self.objective(spec), state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
         net = Net(observation_column(spec), **state.scalars["model"], settings=configure(Settings, hyper))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -27,16 +27,16 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .. import fidelity, images, imitations
+from .. import fidelity, images, imitations, progress
 from ..averages import Average
 from ..contract import (
-    MODEL,
     Choice,
     Codes,
     Data,
     Domain,
     Epoch,
     Hyper,
+    Json,
     Kind,
     Learning,
     Metrics,
@@ -47,9 +47,9 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..devices import device, seeded
+from ..devices import device, in_blocks, seeded
 from ..settings import configure, one_of
-from ..states import Parts, pack, unpack
+from ..states import unpack
 from ..tables import Rows
 
 SCORING_ROWS = 256
@@ -170,24 +170,29 @@ def moved(x_BCHW: torch.Tensor, share: float) -> torch.Tensor:
     return moved_BHWC.permute(0, 3, 1, 2)
 
 
-@dataclass
-class Learner:
-    """One trial under way. `served` is the average's generator beside the critic. `epoch` and `steps` (the critic's)
-    count from the trial's beginning."""
+class Learner(progress.Learner):
+    """One trial under way: Adam with the short memory that the papers use, for what each net is after moves. Served is
+    the average's generator beside the critic. `steps` are the critic's, from the trial's beginning."""
 
-    seed: int
-    net: Net
-    average: Average
     served: Net
-    optimizers: Mapping[str, torch.optim.Optimizer]
-    epoch: int = 0
-    steps: int = 0
-    best: float = float("nan")
-    best_tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def __init__(self, net: Net, seed: int) -> None:
+        settings = net.settings
+        rates = {"critic": settings.lr * settings.critic_lr, "generator": settings.lr}
+        self.optimizers = {
+            name: torch.optim.Adam(getattr(net, name).parameters(), rate, (0.5, 0.99), fused=True)
+            for name, rate in rates.items()
+        }
+        self.seed, self.net, self.steps = seed, net, 0
+        self.average, served = Average(net.generator, settings.average), Net(net.spec, settings).to(net.bounds.device)
+        served.add_module("generator", self.average.net)
+        served.add_module("critic", net.critic)
+        served.bounds.copy_(net.bounds)
+        optimizers = {f"optimizer/{name}": optimizer for name, optimizer in self.optimizers.items()}
+        super().__init__({"net": net, "average": self.average.net, **optimizers}, served, {})
 
     def learn_epoch(self, train_NCHW: torch.Tensor) -> Metrics:
         """Passes of the critic over the training images; the mean losses, the generator's if it had a step."""
-        self.epoch += 1
         self.net.train()
         settings, generator, rows = self.net.settings, seeded(self.seed, self.epoch), len(train_NCHW)
         losses: dict[str, list[torch.Tensor]] = {"train/loss": [], "train/generator_loss": []}
@@ -238,47 +243,11 @@ class Learner:
         penalty: torch.Tensor = (steep_B - 1).square().mean()
         return penalty
 
-    def keep_best(self, value: float, objective: Objective) -> None:
-        if not self.best_tensors or objective.better(value, self.best):
-            self.best, self.best_tensors = value, pack({MODEL.rstrip("/"): self.served}).tensors
+    def counts(self) -> dict[str, Json]:
+        return {"steps": self.steps}
 
-    def keeper(self) -> Callable[[], State]:
-        number = self.epoch
-
-        def keep() -> State:
-            if self.epoch != number:
-                raise RuntimeError(f"the state of epoch {number} is gone: ask for it before the next epoch")
-            # The best value goes as text: JSON has no NaN.
-            progress = {"epoch": self.epoch, "steps": self.steps, "best": repr(self.best)}
-            best = {name: tensor.clone() for name, tensor in self.best_tensors.items()}
-            return pack(self._parts(), {"progress": progress, "model": {}}, best)
-
-        return keep
-
-    def go_on(self, state: State) -> None:
-        unpack(state, self._parts())
-        kept = state.scalars["progress"]
-        self.epoch, self.steps, self.best = kept["epoch"], kept["steps"], float(kept["best"])
-        self.best_tensors = {name: tensor.clone() for name, tensor in state.served().tensors.items()}
-
-    def _parts(self) -> Parts:
-        optimizers = {f"optimizer/{name}": optimizer for name, optimizer in self.optimizers.items()}
-        return {"net": self.net, "average": self.average.net, **optimizers}
-
-
-def _begun(net: Net, seed: int) -> Learner:
-    """Adam with the short memory that the papers use, for what each net is after moves."""
-    settings = net.settings
-    rates = {"critic": settings.lr * settings.critic_lr, "generator": settings.lr}
-    optimizers = {
-        name: torch.optim.Adam(getattr(net, name).parameters(), rate, (0.5, 0.99), fused=True)
-        for name, rate in rates.items()
-    }
-    average, served = Average(net.generator, settings.average), Net(net.spec, settings).to(net.bounds.device)
-    served.add_module("generator", average.net)
-    served.add_module("critic", net.critic)
-    served.bounds.copy_(net.bounds)
-    return Learner(seed, net, average, served, optimizers)
+    def recall(self, counts: Mapping[str, Json], state: State) -> None:  # noqa: ARG002
+        self.steps = counts["steps"]
 
 
 # ── the family ──────────────────────────────────────────────────────────────────────────────────────────
@@ -306,16 +275,14 @@ class Gan:
         raw = images.read(spec, data.splits["train"])
         net = Net(spec, settings)
         net.bounds.copy_(images.bounds(raw))
-        train_NCHW = (images.scaled(raw, net.bounds) * 2 - 1).to(where)
-        learner = _begun(net.to(where), seed)
-        if state is not None:
-            learner.go_on(state)
-        while True:
+        train_NCHW = _scaled(net, raw).to(where)
+        learner = Learner(net.to(where), seed)
+
+        def learn() -> Metrics:
             metrics = learner.learn_epoch(train_NCHW)
-            learner.served.eval()
-            metrics |= self.measure(spec, self.judge(learner.served, data, "val"), "val")
-            learner.keep_best(metrics["val/frechet"], self.objective(spec))
-            yield Epoch(learner.epoch, metrics, learner.keeper())
+            return metrics | self.measure(spec, self.judge(learner.served.eval(), data, "val"), "val")
+
+        yield from learner.epochs(learn, self.objective(spec), state)
 
     def load(self, spec: Spec, hyper: Hyper, state: State) -> Net:
         net = Net(spec, configure(Settings, hyper))
@@ -333,29 +300,29 @@ class Gan:
         """Images whose pixels are each drawn from those of the training images there, on their own."""
         return imitations.baseline(data, split)
 
-    @torch.inference_mode()
     def sample(self, net: Net, count: int, seed: int) -> pa.RecordBatch:
         z_NZ = torch.randn(count, net.settings.latent, generator=torch.Generator().manual_seed(seed % 2**63))
-        parts = [net.generator(z_BZ.to(net.bounds.device)).cpu() for z_BZ in torch.split(z_NZ, SCORING_ROWS)]
-        return images.rows(net.spec, (torch.cat(parts) + 1) / 2, net.bounds)
+        made_NCHW = in_blocks(net.generator, z_NZ, SCORING_ROWS, net.bounds.device)
+        return images.rows(net.spec, (made_NCHW + 1) / 2, net.bounds)
 
-    @torch.inference_mode()
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
         """What the critic says of each image: comparable within one model alone."""
-        parts = [net.critic(x_BCHW).cpu() for x_BCHW in _blocks(net, batch)]
-        return pa.RecordBatch.from_arrays([pa.array(torch.cat(parts).numpy())], schema=OUTPUTS)
+        return pa.RecordBatch.from_arrays([pa.array(_said(net, net.critic, batch))], schema=OUTPUTS)
 
-    @torch.inference_mode()
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The critic's last features."""
-        codes: Codes = torch.cat([net.critic.features(x_BCHW).cpu() for x_BCHW in _blocks(net, batch)]).numpy()
-        return codes
+        return _said(net, net.critic.features, batch)
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
         return OUTPUTS
 
 
-def _blocks(net: Net, rows: Rows) -> Iterator[torch.Tensor]:
-    """x_BCHW on the net's device, a block of rows at a time, and one at least."""
-    x_NCHW = images.scaled(images.read(net.spec, rows), net.bounds) * 2 - 1
-    return (x_BCHW.to(net.bounds.device) for x_BCHW in torch.split(x_NCHW, SCORING_ROWS))
+def _scaled(net: Net, x_NCHW: torch.Tensor) -> torch.Tensor:
+    """Pixels -1 to 1, on the CPU."""
+    return images.scaled(x_NCHW, net.bounds) * 2 - 1
+
+
+def _said(net: Net, what: Callable[[torch.Tensor], torch.Tensor], rows: Rows) -> Codes:
+    """What one of the nets says of each image."""
+    said: Codes = in_blocks(what, _scaled(net, images.read(net.spec, rows)), SCORING_ROWS, net.bounds.device).numpy()
+    return said

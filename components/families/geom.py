@@ -18,14 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from .. import anomalies, images, metrics
+from .. import anomalies, images
 from ..contract import (
     Choice,
     Codes,
@@ -43,7 +41,7 @@ from ..contract import (
     Task,
     Uniform,
 )
-from ..devices import device, seeded
+from ..devices import device, in_blocks, seeded
 from ..distances import Mahalanobis
 from ..settings import configure
 from ..states import unpack
@@ -164,28 +162,24 @@ class Geom:
         net = Net(spec, settings).to(where)
         net.bounds.copy_(images.bounds(raw))
         train = images.scaled(raw, net.bounds).to(where)
-        own_N = anomalies.anomalous(data, "val", settings.normal)
-        val_NCHW, anomalous_N = anomalies.chosen_by(_images(net, data.splits["val"]), own_N)
 
         def loss(rows_B: torch.Tensor) -> torch.Tensor:
             views_KBCHW = net.transformed(images.augmented(train[rows_B % len(train)], settings.augment))
             which_KB = torch.arange(net.views, device=where).repeat_interleave(len(rows_B))
             return functional.cross_entropy(net(views_KBCHW.flatten(0, 1)).float(), which_KB)
 
-        def evaluate(served: Net) -> Metrics:
+        def scores(served: Net, x_NCHW: torch.Tensor) -> Codes:
             _calibrate(served, train)
-            score_N = _each(served, val_NCHW, served.distance)
-            threshold = anomalies.threshold(score_N, anomalous_N, settings.false_alarms)
-            served.threshold.fill_(threshold)
-            return self.measure(spec, anomalies.outcomes(score_N, anomalous_N, threshold), "val")
+            return _said(served, served.distance, x_NCHW)
 
+        val_NCHW = _images(net, data.splits["val"])
         lesson = Lesson(
             net=net,
             optimizer=adam(net.parameters(), settings.lr, settings.weight_decay),
             rows=len(train) * settings.passes,
             batch_rows=settings.batch_rows,
             loss=loss,
-            evaluate=evaluate,
+            evaluate=anomalies.evaluation(data, settings.normal, settings.false_alarms, val_NCHW, scores),
             objective=self.objective(spec),
             schedule=cosine(settings.horizon) if settings.horizon else constant,
         )
@@ -197,7 +191,7 @@ class Geom:
         return net.to(device()).eval()
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
-        score_N = _each(net, _images(net, data.splits[split]), net.distance)
+        score_N = _said(net, net.distance, _images(net, data.splits[split]))
         return anomalies.outcomes(score_N, anomalies.anomalous(data, split, net.settings.normal), net.threshold.item())
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:
@@ -210,16 +204,15 @@ class Geom:
             images.read(data.spec, rows) for rows in (anomalies.learnable(data, settings.normal), data.splits[split])
         )
         bounds = images.bounds(normal)
-        score_N = (images.scaled(rows, bounds) - images.scaled(normal, bounds).mean(0)).square().flatten(1).mean(1)
-        anomalous_N = anomalies.anomalous(data, split, settings.normal)
-        return {f"{split}/auroc": metrics.auroc(score_N.numpy(), anomalous_N)}
+        x_NCHW, normal_NCHW = (images.scaled(raw, bounds) for raw in (rows, normal))
+        return anomalies.baseline(data, split, settings.normal, x_NCHW, normal_NCHW)
 
     def score(self, net: Net, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return anomalies.scored(_each(net, _images(net, batch), net.distance), net.threshold.item())
+        return anomalies.scored(_said(net, net.distance, _images(net, batch)), net.threshold.item())
 
     def encode(self, net: Net, batch: pa.RecordBatch) -> Codes:
         """The features of each image as it is."""
-        return _each(net, _images(net, batch), net.code)
+        return _said(net, net.code, _images(net, batch))
 
     def outputs(self, spec: Spec) -> pa.Schema:  # noqa: ARG002
         return anomalies.OUTPUTS
@@ -241,10 +234,7 @@ def _calibrate(net: Net, train_NCHW: torch.Tensor) -> None:
         normal.fit(z_ND, settings.ridge)  # type: ignore[operator]
 
 
-@torch.inference_mode()
-def _each(net: Net, x_NCHW: torch.Tensor, what: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[np.float32]:
-    """What the net says of each image, its first axis, SCORING_ROWS at a time."""
-    net.eval()
-    parts = [what(x_BCHW.to(net.threshold.device)).float().cpu() for x_BCHW in torch.split(x_NCHW, SCORING_ROWS)]
-    said: NDArray[np.float32] = torch.cat(parts).numpy()
+def _said(net: Net, what: Callable[[torch.Tensor], torch.Tensor], x_NCHW: torch.Tensor) -> Codes:
+    """What the net says of each image."""
+    said: Codes = in_blocks(what, x_NCHW, SCORING_ROWS, net.threshold.device).numpy()
     return said

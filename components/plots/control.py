@@ -6,8 +6,6 @@ The learning curve is of all trials: median and range at each number of steps th
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from .. import environments
 from ..contract import Column
 from ..sweep import Trial
+from ..workspace import exported
 from . import figures
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ Floats = NDArray[np.floating[Any]]
 STEPS = "train/steps"  # of the environment, from a trial's beginning to an epoch's end
 FRAMES, ACROSS = 12, 4
 # Drawing libraries are told that there is no screen, no loudspeaker, and nobody to greet.
-_UNSEEN = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
+UNSEEN = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
 
 
 def draw(folder: Path, seen: Seen) -> list[tuple[str, list[list[Any]]]]:
@@ -117,7 +116,7 @@ def _filmed(seen: Seen) -> tuple[list[Floats], list[str], str]:
     so which steps are drawn, is known in the end only. Raises whatever the environment's way of drawing raises."""
     rewards = [reward for reward, _ in _episode(seen, None)]
     wanted = np.unique(np.linspace(0, len(rewards), FRAMES).round().astype(int)).tolist()
-    with unseen():
+    with exported(UNSEEN):
         played = _episode(seen, wanted)
         frames = [_square(np.asarray(frame)) for _, frame in played if frame is not None]
     sums = np.cumsum([0.0, *rewards])
@@ -163,18 +162,3 @@ def _action(seen: Seen, column: Column, shown: Any, space: Any) -> Any:
         return scored.to_numpy_ndarray()[0].astype(space.dtype)
     said = scored[0].as_py()
     return said if isinstance(said, int) else np.asarray(said, space.dtype).reshape(space.shape)
-
-
-@contextlib.contextmanager
-def unseen() -> Iterator[None]:
-    """No screen and no loudspeaker while it lasts."""
-    before = {name: os.environ.get(name) for name in _UNSEEN}
-    os.environ.update(_UNSEEN)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -1,13 +1,14 @@
-"""The threshold, the figures of scores, and anomalies made of normal rows."""
+"""The threshold, the figures of scores, the trivial rival, and anomalies made of normal rows."""
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from components import anomalies
-from components.contract import Column, Spec
+from components.contract import Column, Data, Spec
 from components.errors import DataError
 
 SPEC = Spec("pulse", "anomaly", (Column("window", "tensor", "float32", (1, 40)),), "kind", ("anomaly", "normal"), "at")
@@ -50,6 +51,51 @@ def test_a_split_of_one_kind_cannot_be_measured() -> None:
         told = anomalies.outcomes(np.ones(4, np.float32), np.full(4, anomalous), 0.5)
         with pytest.raises(DataError, match=r"split 'test' holds \d normal rows and \d anomalies"):
             anomalies.measure(SPEC, told, "test")
+
+
+class Detector:
+    """A net whose score is a row's mean, once it is told that val rows are to be scored."""
+
+    def __init__(self) -> None:
+        self.threshold, self.asked = torch.zeros(()), 0
+
+    def scores(self, x_NCT: torch.Tensor) -> anomalies.Scores:
+        self.asked += 1
+        score_N: anomalies.Scores = x_NCT.mean((1, 2)).numpy()
+        return score_N
+
+
+def val(*kinds: str) -> Data:
+    return Data(SPEC, {"val": pa.table({"kind": list(kinds)})})
+
+
+def test_each_evaluation_scores_anew_and_gives_the_net_its_threshold() -> None:
+    x_NCT = torch.arange(6.0)[:, None, None].expand(6, 1, 40)
+    data, net = val("normal", "normal", "normal", "normal", "anomaly", "anomaly"), Detector()
+    evaluate = anomalies.evaluation(data, "normal", 0.25, x_NCT, Detector.scores)
+    for times in (1, 2):
+        told = evaluate(net)
+        assert net.asked == times and net.threshold.item() == 2.0
+        assert told["val/auroc"] == told["val/detection_rate"] == 1 and told["val/false_alarm_rate"] == 0.25
+
+
+def test_without_anomalies_an_evaluation_is_of_made_ones() -> None:
+    seen: list[int] = []
+
+    def scores(net: Detector, x_NCT: torch.Tensor) -> anomalies.Scores:
+        seen.append(len(x_NCT))
+        return np.arange(len(x_NCT), dtype=np.float32)
+
+    told = anomalies.evaluation(val(*["normal"] * 5), "normal", 0.0, torch.randn(5, 1, 40), scores)(Detector())
+    assert seen == [10] and told["val/auroc"] == 1
+
+
+def test_the_trivial_rival_is_how_far_a_row_is_from_the_mean_normal_one() -> None:
+    x_NCT = torch.tensor([1.0, 9.0, 4.0])[:, None, None].expand(3, 1, 40)
+    normal_NCT = torch.tensor([3.0, 7.0])[:, None, None].expand(2, 1, 40)
+    for kinds, auroc in ((["anomaly", "anomaly", "normal"], 1.0), (["normal", "anomaly", "anomaly"], 0.25)):
+        told = anomalies.baseline(val(*kinds), "val", "normal", x_NCT, normal_NCT)
+        assert told == {"val/auroc": auroc}
 
 
 def test_labelled_anomalies_are_what_trials_are_chosen_by_where_there_are_any() -> None:

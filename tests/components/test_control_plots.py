@@ -20,6 +20,7 @@ from components.environments import EPISODES, Arena
 from components.model import Model
 from components.plots import control
 from components.sweep import Trial
+from components.workspace import exported
 
 from .test_environments import Corridor, recorded, spec
 
@@ -153,7 +154,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, environment: str, why: str
 def test_cartpole_is_drawn_without_a_screen() -> None:
     pytest.importorskip("pygame")
     cartpole = Spec("poles", "control", (), environment="CartPole-v1")
-    with control.unseen():
+    with exported(control.UNSEEN):
         world = environments.opened(cartpole, "rgb_array")
         world.reset(seed=0)
         assert len(np.unique(world.render())) > 3

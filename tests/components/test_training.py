@@ -13,6 +13,7 @@ from torch import nn
 
 from components import devices, training
 from components.contract import Epoch, Metrics, Objective, State
+from components.states import pack, unpack
 from components.training import Lesson, learn
 
 X_ND = torch.randn(96, 5, generator=torch.Generator().manual_seed(1))
@@ -144,6 +145,32 @@ def test_the_learning_rate_comes_from_the_settings_not_from_the_state() -> None:
     made = lesson(lr=0.5, schedule=training.cosine(100))
     epochs(made, 1, state=state)
     assert made.optimizer.param_groups[0]["lr"] == pytest.approx(0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(("decay", "groups"), [(0.0, 1), (0.1, 2)])
+def test_parameters_are_numbered_alike_whether_they_are_one_group_or_two(decay: float, groups: int) -> None:
+    """So a State of two groups is gone on from in one, and to the same bits as by plain AdamW in two."""
+
+    def made(ours: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+        if ours:
+            return net, training.adam(net.parameters(), 0.01, decay)
+        parts = [[p for p in net.parameters() if (p.ndim > 1) == wide] for wide in (True, False)]
+        told = [{"params": part, "weight_decay": own} for part, own in zip(parts, (decay, 0.0), strict=True)]
+        return net, torch.optim.AdamW(told, lr=0.01, fused=True)
+
+    def stepped(net: nn.Module, optimizer: torch.optim.Optimizer, times: int) -> State:
+        for _ in range(times):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(X_ND), Y_N).backward()
+            optimizer.step()
+        return pack({"net": net, "optimizer": optimizer})
+
+    (plain, its), (net, optimizer) = made(False), made(True)
+    unpack(stepped(plain, its, 2), {"net": net, "optimizer": optimizer})
+    assert len(optimizer.param_groups) == groups
+    assert same(stepped(net, optimizer, 2), stepped(plain, its, 2))
 
 
 def test_the_cosine_falls_to_its_floor_and_stays() -> None:
