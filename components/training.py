@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -42,6 +41,7 @@ from .progress import Progress
 from .states import Part
 
 LOG = logging.getLogger("tidemill")
+LOWEST_LOSS = Objective("loss", "min")
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
@@ -288,7 +288,7 @@ def _keep_best(lesson: Lesson, progress: _Progress, metrics: Metrics) -> None:
     value = metrics[f"val/{lesson.objective.metric}"]
     better: Callable[[float, float], bool] = lesson.objective.better
     if progress.whole:
-        value, better = progress.whole.loss, operator.lt
+        value, better = progress.whole.loss, LOWEST_LOSS.better
     chosen = lesson.whole or lesson
     served = _served(chosen, progress.whole or progress)
     if progress.keep_best(value, better, served):

@@ -197,6 +197,16 @@ def test_a_first_epoch_without_a_number_is_served_until_a_better_one_comes() -> 
     assert not torch.equal(first.tensors["model/0.weight"], second.tensors["model/0.weight"])
 
 
+def test_so_is_that_of_a_whole() -> None:
+    missing = torch.tensor([float("nan")])
+    made = lesson(rows=60)
+    steps = itertools.count()
+    loss = made.loss
+    torn = dataclasses.replace(made, loss=lambda rows_B: loss(rows_B) + (missing.sum() * 0 if next(steps) == 0 else 0))
+    (_, first), (_, second) = epochs(lesson(whole=torn), 2)
+    assert first.scalars["progress"]["best"] == "nan" != second.scalars["progress"]["best"]
+
+
 def test_the_average_is_what_is_evaluated_and_served() -> None:
     judged: list[torch.Tensor] = []
 
