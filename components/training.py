@@ -71,7 +71,10 @@ def constant(_: float) -> float:
 
 def cosine(horizon_epochs: float, floor: float = 0.02) -> Callable[[float], float]:
     """Learning rate factor that falls from 1 to `floor` over the horizon along half a cosine, and stays there
-    (Loshchilov & Hutter 2017, without restarts). The horizon is a setting: nobody knows when a driver stops asking."""
+    (Loshchilov & Hutter 2017, without restarts); over none it stays at 1. The horizon is a setting: nobody knows when a
+    driver stops asking."""
+    if not horizon_epochs:
+        return constant
 
     def factor(epochs: float) -> float:
         done = min(1.0, epochs / horizon_epochs)

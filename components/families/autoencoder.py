@@ -49,7 +49,7 @@ from ..distances import Mahalanobis
 from ..settings import configure, one_of
 from ..states import unpack
 from ..tables import Rows
-from ..training import Lesson, adam, constant, cosine, learn
+from ..training import Lesson, adam, cosine, learn
 
 SCORING_ROWS = 256
 
@@ -257,7 +257,7 @@ class Autoencoder:
             loss=loss,
             evaluate=goal.evaluation(data, train, net),
             objective=goal.objective,
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
+            schedule=cosine(settings.horizon),
         )
         yield from learn(lesson, seed, state)
 

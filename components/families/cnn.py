@@ -43,7 +43,7 @@ from ..devices import device, seeded
 from ..settings import configure
 from ..states import unpack
 from ..tables import class_columns, classified, truth
-from ..training import Lesson, adam, constant, cosine, learn
+from ..training import Lesson, adam, cosine, learn
 
 SCORING_ROWS = 256  # images that go through the net at once: their activations stay in the cache
 
@@ -154,7 +154,7 @@ class Cnn:
             fitted=lambda _: {"mean": mean, "deviation": deviation},
             clip=settings.clip,
             average=settings.average,
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
+            schedule=cosine(settings.horizon),
         )
         yield from learn(lesson, seed, state)
 

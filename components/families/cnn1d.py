@@ -48,7 +48,7 @@ from ..errors import ParamsError
 from ..settings import configure
 from ..states import unpack
 from ..tables import Rows, class_columns, classified, truth
-from ..training import Lesson, adam, constant, cosine, learn, lesson_of
+from ..training import Lesson, adam, cosine, learn, lesson_of
 
 SCORING_ROWS = 64  # series that go through the net at once: their activations stay in the cache
 KERNELS = (8, 5, 3)
@@ -219,7 +219,7 @@ def _lesson(learner: Cnn1d, data: Data, rows: pa.Table, settings: Settings) -> L
         objective=learner.objective(spec),
         fitted=lambda _: {"scale": [list(part) for part in scale]},
         average=settings.average,
-        schedule=cosine(settings.horizon) if settings.horizon else constant,
+        schedule=cosine(settings.horizon),
     )
 
 

@@ -50,7 +50,7 @@ from ..devices import device, seeded
 from ..settings import configure
 from ..states import unpack
 from ..tables import Rows
-from ..training import Lesson, adam, constant, cosine, learn
+from ..training import Lesson, adam, cosine, learn
 
 SCORING_ROWS = 256
 TIMES = (0.1, 0.3, 0.5, 0.7)  # at which a row's denoising error is measured; near 1 there is nothing to see
@@ -230,7 +230,7 @@ class Diffusion:
             objective=self.objective(spec),
             clip=settings.clip,
             average=settings.average,
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
+            schedule=cosine(settings.horizon),
         )
         yield from learn(lesson, seed, state)
 

@@ -46,7 +46,7 @@ from ..distances import Mahalanobis
 from ..settings import configure
 from ..states import unpack
 from ..tables import Rows
-from ..training import Lesson, adam, constant, cosine, learn
+from ..training import Lesson, adam, cosine, learn
 
 SCORING_ROWS = 64  # images whose views go through the net at once
 
@@ -181,7 +181,7 @@ class Geom:
             loss=loss,
             evaluate=anomalies.evaluation(data, settings.normal, settings.false_alarms, val_NCHW, scores),
             objective=self.objective(spec),
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
+            schedule=cosine(settings.horizon),
         )
         yield from learn(lesson, seed, state)
 

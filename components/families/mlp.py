@@ -45,7 +45,7 @@ from ..devices import device, seeded
 from ..settings import configure
 from ..states import unpack
 from ..tables import Encoder, Rows, class_columns, classified, fit_encoder, truth
-from ..training import Lesson, adam, constant, cosine, learn, lesson_of
+from ..training import Lesson, adam, cosine, learn, lesson_of
 
 SCORING_ROWS = 8192  # rows that go through the net at once: their activations stay in the cache
 
@@ -207,7 +207,7 @@ def _lesson(learner: Mlp, data: Data, rows: pa.Table, settings: Settings) -> Les
         fitted=lambda _: {"encoder": encoder.to_json(), "target": list(target)},
         clip=settings.clip,
         average=settings.average,
-        schedule=cosine(settings.horizon) if settings.horizon else constant,
+        schedule=cosine(settings.horizon),
     )
 
 

@@ -48,7 +48,7 @@ from ..settings import configure, one_of
 from ..states import unpack
 from ..tables import Rows, class_columns, classified, truth
 from ..texts import PAD, UNKNOWN, Tokens, Vocabulary
-from ..training import Lesson, adam, constant, cosine, learn
+from ..training import Lesson, adam, cosine, learn
 
 SCORING_ROWS = 256  # texts that go through the net at once
 CELLS, VOCABULARIES = {"lstm": nn.LSTM, "gru": nn.GRU}, {"words": texts.words, "pieces": texts.pieces}
@@ -208,7 +208,7 @@ class Rnn:
             fitted=lambda _: {"vocabulary": vocabulary.to_json(), "target": list(net.target)},
             clip=settings.clip,
             average=settings.average,
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
+            schedule=cosine(settings.horizon),
             batches=partial(texts.buckets, read.tokens.lengths_N.numpy()),
         )
         yield from learn(lesson, seed, state)

@@ -54,7 +54,7 @@ from ..devices import device, seeded
 from ..settings import configure
 from ..states import unpack
 from ..tables import Rows
-from ..training import Lesson, adam, constant, cosine, learn
+from ..training import Lesson, adam, cosine, learn
 
 BLOCK_ROWS = 256  # images, or draws of a code, that go through the net at once
 OUTPUTS = pa.schema([("log_likelihood", pa.float32()), ("reconstruction_error", pa.float32())])
@@ -181,7 +181,7 @@ class Vae:
             evaluate=lambda served: {"val/nll": float(-_bounds(served, val, settings.val_draws).mean())},
             objective=self.objective(spec),
             average=settings.average,
-            schedule=cosine(settings.horizon) if settings.horizon else constant,
+            schedule=cosine(settings.horizon),
         )
         yield from learn(lesson, seed, state)
 

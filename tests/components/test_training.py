@@ -176,6 +176,7 @@ def test_parameters_are_numbered_alike_whether_they_are_one_group_or_two(decay: 
 def test_the_cosine_falls_to_its_floor_and_stays() -> None:
     factor = training.cosine(4, floor=0.1)
     assert [factor(e) for e in (0, 2, 4, 9)] == pytest.approx([1, 0.55, 0.1, 0.1])
+    assert training.cosine(0)(7) == 1
 
 
 def test_the_served_weights_are_those_of_the_best_epoch() -> None:
