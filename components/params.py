@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -69,6 +70,24 @@ class Search(Block):
     first_rung: int = Field(2, ge=1, description="Epochs before the first comparison.")
     reduction: int = Field(3, ge=2, description="At each rung one configuration in this many goes on.")
     space: dict[str, Range | list[Any]] = Field({}, description="Domains that replace the family's own.")
+    seeds: int = Field(
+        1,
+        ge=1,
+        description="Seeds that the best configuration is learnt with, the search's own among them: the others measure "
+        "how much is luck, and never win.",
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _learnt_by_one(cls, seeds: int, told: ValidationInfo) -> int:
+        """Under population based training a winner's weights were taught by several trials' settings in turn, each
+        picked by what its seed came to beside others: there is no configuration that could be learnt once more."""
+        if seeds > 1 and told.data.get("scheduler") == "pbt":
+            raise PydanticCustomError(
+                "seeds_of_pbt",
+                "1 with scheduler pbt: its winner had several configurations; take another scheduler",
+            )
+        return seeds
 
     def domains(self, own: Mapping[str, Domain], fixed: Mapping[str, Json]) -> dict[str, Domain]:
         """The family's domains, less the settings that are fixed, with the ranges of params.yaml in their place."""

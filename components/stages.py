@@ -17,7 +17,7 @@ from . import datasets, families, holds, lineage, plan, receipts, scores, versio
 from .contract import Data, Json, Metrics, Objective
 from .plan import Project, Resolved, Stage
 from .receipts import Receipt
-from .sweep import Request, Trial, Watchers
+from .sweep import Request, Trial, Watchers, measure_seeds, searched
 from .work import Work, play
 
 if TYPE_CHECKING:
@@ -127,12 +127,12 @@ def _train(work: Work) -> dict[str, Json]:
         made = model.load(work.folder / "model")
         model.keep_profile(work.folder / "model", profile.measure(made, request.data.splits["train"]))
         metrics = made.evaluate(dict(request.data.splits), "test")
-        figures = metrics | _beside(objective, best, baseline)
+        figures = metrics | _beside(objective, trials, baseline)
         facts = _outcome(objective, trials, metrics, baseline) | {"weights_sha256": weights}
         facts |= {"hyper": dict(best.hyper), "metrics": figures} | _circumstances(work)
         facts["winner"] = {"trial": best.key, "epochs": len(best.curve), "ancestry": reached["ancestry"]}
         receipts.write_json(work.folder / "metrics.json", figures)
-        receipts.write_json(work.folder / "trials.json", [dataclasses.asdict(t) | {"checkpoint": ""} for t in trials])
+        receipts.write_json(work.folder / "trials.json", [t.to_json() | {"checkpoint": ""} for t in trials])
         _draw(work, plots.draw(work.folder / "plots", made, request.data, trials, objective, resolved.name))
         with _receipt_so_far(work, facts) as receipt:
             validated = resolved.workspace.results(resolved.name, "validate") / "validation.json"
@@ -219,12 +219,14 @@ def _circumstances(work: Work) -> dict[str, Json]:
 
 def _outcome(objective: Objective, trials: Sequence[Trial], metrics: Metrics, baseline: Metrics) -> dict[str, Json]:
     name = f"test/{objective.metric}"
-    return {"metric": name, "value": metrics[name], "baseline": baseline[name], "trials": len(trials)}
+    return {"metric": name, "value": metrics[name], "baseline": baseline[name], "trials": len(searched(trials))}
 
 
-def _beside(objective: Objective, best: Trial, baseline: Metrics) -> Metrics:
-    """What stands beside the test metrics: the winner on the validation rows, the trivial rival on the test rows."""
-    own = {f"val/{objective.metric}": best.best, "best_epoch": float(best.best_epoch)}
+def _beside(objective: Objective, trials: Sequence[Trial], baseline: Metrics) -> Metrics:
+    """What stands beside the test metrics: the winner on the validation rows, there with other seeds too if it was
+    learnt by several, and the trivial rival on the test rows."""
+    best = trials[0]
+    own = measure_seeds(best, trials) | {f"val/{objective.metric}": best.best, "best_epoch": float(best.best_epoch)}
     return own | {f"baseline/{name.partition('/')[2]}": value for name, value in baseline.items()}
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from .contract import Data, Hyper, Metrics, Objective
+from .contract import Data, Hyper, Json, Metrics, Objective
 from .params import Resources, Search
 
 Status = Literal["finished", "stopped", "failed"]
@@ -34,11 +37,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration's training. `key` is the hash of `hyper`: its identity everywhere.
+    """A configuration's training. `key`, its identity everywhere, is the hash of `hyper`, with `seed` where it has one.
 
     `curve[i]` holds the metrics of epoch i + 1. `best_epoch` is the epoch (from 1) with the best val/objective
     and `best` that value: the served weights are this epoch's, but for a Lesson's `whole`. `checkpoint` is where its
-    last state lies.
+    last state lies. `seed` is that of a replica, which learns the best trial's configuration once more; a trial of the
+    search has none but the request's.
     """
 
     key: str
@@ -49,14 +53,50 @@ class Trial:
     best_epoch: int = 0
     checkpoint: str = ""
     error: str = ""
+    seed: int | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """Only a replica's has a seed."""
+        told = dataclasses.asdict(self)
+        return {name: value for name, value in told.items() if name != "seed" or value is not None}
+
+
+class Planned(NamedTuple):
+    """A trial that is to be learnt."""
+
+    key: str
+    hyper: Hyper
+    seed: int | None = None
+
+
+def searched(trials: Sequence[Trial]) -> list[Trial]:
+    """Those of the search, without the replicas."""
+    return [trial for trial in trials if trial.seed is None]
+
+
+def same_again(best: Trial, trials: Sequence[Trial]) -> list[Trial]:
+    """The best trial and those that learnt its configuration to the end with other seeds, by seed."""
+    mine = [t for t in trials if t.seed is not None and t.hyper == best.hyper and t.status == "finished"]
+    return [best, *sorted(mine, key=lambda trial: trial.seed or 0)]
+
+
+def measure_seeds(best: Trial, trials: Sequence[Trial]) -> Metrics:
+    """How many seeds learnt the best configuration, and mean and standard deviation (of a sample) of the best
+    val/objective of each. Nothing unless two came to a finite value. The search's own seed is one of them, and it is
+    the one by whose value the configuration was chosen: the mean leans to its side a little."""
+    values = [trial.best for trial in same_again(best, trials) if math.isfinite(trial.best)]
+    if len(values) < 2:
+        return {}
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    return {"seeds/count": float(len(values)), "seeds/mean": mean, "seeds/std": deviation}
 
 
 class Watcher(Protocol):
     """Told by the driver, from one thread, what a sweep does. Kept trials of an earlier start are told again:
     a watcher that records must drop what it has already."""
 
-    def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
-        """(key, hyper) of every configuration known; again when a search draws more."""
+    def planned(self, trials: Sequence[Planned], epochs: int, objective: Objective) -> None:
+        """Every trial known; again when a search draws more, or learns its best once more."""
 
     def kept(self, trials: int, of: int, seconds: float) -> None:
         """So many trials of an earlier start go on from their checkpoints, which took so long to reach."""
@@ -74,7 +114,7 @@ class Watchers:
     def __init__(self, *watchers: Watcher) -> None:
         self._watchers = watchers
 
-    def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
+    def planned(self, trials: Sequence[Planned], epochs: int, objective: Objective) -> None:
         for watcher in self._watchers:
             watcher.planned(trials, epochs, objective)
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from components.contract import Hyper, Metrics, Objective
+from components.contract import Metrics, Objective
 from components.errors import hidden
-from components.sweep import Trial
+from components.sweep import Planned, Trial
 
 _LINE_EVERY_S = 5.0
 
@@ -31,13 +31,15 @@ class SweepView:
     learnt_epochs: dict[str, int] = field(default_factory=dict)
     first_learnt: tuple[float, int] | None = None  # when, and how many epochs were known then
     ended_trials: dict[str, str] = field(default_factory=dict)
+    replicas: set[str] = field(default_factory=set)  # of the best, with other seeds: none of them can become the best
     best: float = float("nan")
     last_line: float = 0.0
 
-    def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
+    def planned(self, trials: Sequence[Planned], epochs: int, objective: Objective) -> None:
         self.epochs, self.objective = epochs, objective
-        for key, _ in trials:
-            self.learnt_epochs.setdefault(key, 0)
+        self.replicas |= {trial.key for trial in trials if trial.seed is not None}
+        for trial in trials:
+            self.learnt_epochs.setdefault(trial.key, 0)
         self.screen.refresh(self)
 
     def kept(self, trials: int, of: int, seconds: float) -> None:
@@ -48,7 +50,7 @@ class SweepView:
         assert self.objective is not None
         for found in metrics:
             value = found.get(f"val/{self.objective.metric}", float("nan"))
-            if self.objective.better(value, self.best):
+            if key not in self.replicas and self.objective.better(value, self.best):
                 self.best = value
         # Starting Ray, and what an earlier start has learnt, say nothing of the pace.
         self.first_learnt = self.first_learnt or (time.monotonic(), sum(self.learnt_epochs.values()))
@@ -64,9 +66,10 @@ class SweepView:
 
     def trials(self) -> str:
         failed = sum(status == "failed" for status in self.ended_trials.values())
-        return f"{len(self.ended_trials)} of {len(self.learnt_epochs)} trials" + (
-            f", {failed} failed" if failed else ""
-        )
+        again = len(self.ended_trials.keys() & self.replicas)
+        said = f"{len(self.ended_trials) - again} of {len(self.learnt_epochs) - len(self.replicas)} trials"
+        said += f", {again} of {len(self.replicas)} other seeds" if self.replicas else ""
+        return said + (f", {failed} failed" if failed else "")
 
     def best_so_far(self) -> str:
         if self.objective is None or self.best != self.best:

@@ -197,6 +197,7 @@ def _trial(found: Known, run_id: str) -> Node | None:
     parent = next((t for t in found.trainings if t.run_id == run.parent), None)
     best = parent is not None and parent.tags.get("best_trial") == run.trial
     facts: dict[str, Json] = {"run_id": run.run_id, "status": run.status, "best_of_its_sweep": best}
+    facts |= {"seed": run.tags["seed"]} if "seed" in run.tags else {}  # that of a replica of the best
     facts |= {"hyper": run.params, "metrics": run.metrics}
     above = (branches.training(found, parent, up=True),) if parent else ()
     below = (

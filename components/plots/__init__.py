@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..contract import Data, Objective, Spec, Task
 from ..model import Model
-from ..sweep import Trial
+from ..sweep import Trial, same_again, searched
 from ..tables import labels
 from ..tensors import is_image, is_series
 from . import codes, control, figures, samples
@@ -32,7 +32,7 @@ Floats = NDArray[np.floating[Any]]
 @dataclass(frozen=True)
 class Seen:
     """Test rows and what the model makes of them. `named` says which they are, `data` is what they are from. `trials`
-    are the sweep's, its best first, ranked by `objective`."""
+    are the sweep's, its best first, ranked by `objective`, and replicas last."""
 
     model: Model
     data: Data
@@ -89,13 +89,16 @@ def _score(model: Model, rows: pa.Table) -> pa.Table:
 
 
 def _curves(folder: Path, model: Model, data: Data, trials: Sequence[Trial], objective: Objective, title: str) -> None:
-    best, metric = trials[0], f"val/{objective.metric}"
+    best, metric, rivals = trials[0], f"val/{objective.metric}", searched(trials)
     _write_csv(folder / "curves.csv", _table_of(best))
-    shown = [[m.get(metric, float("nan")) for m in trial.curve] for trial in trials if trial.curve]
+    shown, again = (
+        [[m.get(metric, float("nan")) for m in trial.curve] for trial in some if trial.curve]
+        for some in (rivals, same_again(best, trials)[1:])
+    )
     other = [name for name in ("train/loss", "val/loss") if any(name in m for m in best.curve) and name != metric]
-    made = figures.figure(10 if other else 6.5, 4.2, f"{title}: {metric} by epoch, {len(trials)} trials")
+    made = figures.figure(10 if other else 6.5, 4.2, f"{title}: {metric} by epoch, {len(rivals)} trials")
     panels: Any = made.subplots(1, 2 if other else 1, squeeze=False)[0]
-    figures.curves(panels[0], shown[1:], shown[0] if shown else [], best.best_epoch)
+    figures.curves(panels[0], shown[1:], shown[0] if shown else [], best.best_epoch, again)
     floor = model.family.baseline(data, "val", model.hyper).get(metric)
     low, high = panels[0].get_ylim()
     if floor is not None and low <= floor <= high:

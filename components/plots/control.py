@@ -1,7 +1,8 @@
 """What a policy looks like: returns over the steps that they took to learn, returns of the test episodes, and a
 filmstrip of the first of them where its environment can draw without a screen.
 
-The learning curve is of all trials: median and range at each number of steps that two trials reached at least.
+Beside the best trial's learning curve stand median and range over the seeds that its configuration was learnt with, if
+there are two; else those over the search's trials, which are other configurations. Both where two are at least.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from .. import environments
 from ..contract import Column
-from ..sweep import Trial
+from ..sweep import Trial, same_again, searched
 from ..workspace import exported
 from . import figures
 
@@ -54,23 +55,29 @@ def draw(folder: Path, seen: Seen) -> list[tuple[str, list[list[Any]]]]:
 
 
 def _steps(folder: Path, seen: Seen) -> list[list[Any]]:
-    metric = f"val/{seen.objective.metric}"
-    curves = [curve for trial in seen.trials if len(curve := _curve(trial, metric))]
+    """By number, the best trial's first: the seeds, or the trials."""
+    metric, what = f"val/{seen.objective.metric}", "seed"
+    curves = _curves(same_again(seen.trials[0], seen.trials), metric)
+    if len(curves) < 2:
+        what, curves = "trial", _curves(searched(seen.trials), metric)
     if curves:
-        made = figures.figure(7.2, 4.4, f"{seen.title}: {metric} by steps in the environment, {len(curves)} trials")
+        made = figures.figure(7.2, 4.4, f"{seen.title}: {metric} by steps in the environment, {len(curves)} {what}s")
         axes = made.add_subplot()
         if (band := spread(curves)) is not None:
             step_P, low_P, median_P, high_P = band
-            axes.fill_between(
-                step_P, low_P, high_P, color=figures.GREY, alpha=0.4, linewidth=0, label="range of trials"
-            )
-            axes.plot(step_P, median_P, color=figures.INK, linewidth=1.2, linestyle="--", label="median of trials")
+            label = f"range of {what}s"
+            axes.fill_between(step_P, low_P, high_P, color=figures.GREY, alpha=0.4, linewidth=0, label=label)
+            axes.plot(step_P, median_P, color=figures.INK, linewidth=1.2, linestyle="--", label=f"median of {what}s")
         axes.plot(*curves[0].T, color=figures.BLUE, linewidth=2.2, marker=".", label="best trial")
         figures.plain(axes, "steps in the environment", metric)
         axes.legend(frameon=False, fontsize=9)
         figures.save(made, folder / "steps.png")
     rows = [[number, int(step), value] for number, curve in enumerate(curves, 1) for step, value in curve]
-    return [["trial", "step", metric], *rows]
+    return [[what, "step", metric], *rows]
+
+
+def _curves(trials: Sequence[Trial], metric: str) -> list[Floats]:
+    return [curve for trial in trials if len(curve := _curve(trial, metric))]
 
 
 def _curve(trial: Trial, metric: str) -> Floats:

@@ -63,18 +63,28 @@ def spread(values: Floats, share: float = 0.98) -> tuple[float, float]:
     return float(low - room), float(high + room)
 
 
-def curves(axes: Any, rest: Sequence[Sequence[float]], best: Sequence[float], best_epoch: int) -> None:
-    """Every trial's metric by epoch, the best trial's on top with its best epoch marked."""
+def curves(
+    axes: Any,
+    rest: Sequence[Sequence[float]],
+    best: Sequence[float],
+    best_epoch: int,
+    again: Sequence[Sequence[float]] = (),
+) -> None:
+    """Every trial's metric by epoch, the best trial's on top with its best epoch marked, and below it what came of the
+    same configuration `again`, with other seeds."""
     for index, curve in enumerate(rest):
         label = f"{len(rest)} other trial{'s' if len(rest) > 1 else ''}" if index == 0 else None
         marker = "." if len(curve) == 1 else None
         axes.plot(range(1, len(curve) + 1), curve, color=GREY, linewidth=1, marker=marker, label=label)
+    for index, curve in enumerate(again):
+        label = f"the same, {len(again)} other seed{'s' if len(again) > 1 else ''}" if index == 0 else None
+        axes.plot(range(1, len(curve) + 1), curve, color=BLUE, linewidth=1, alpha=0.5, label=label)
     axes.plot(range(1, len(best) + 1), best, color=BLUE, linewidth=2.2, label="best trial")
     if 1 <= best_epoch <= len(best):
         axes.plot(
             [best_epoch], [best[best_epoch - 1]], "o", color=BLUE, markersize=7, label=f"best: epoch {best_epoch}"
         )
-    axes.set_ylim(*spread(np.array([value for curve in (*rest, best) for value in curve])))
+    axes.set_ylim(*spread(np.array([value for curve in (*rest, *again, best) for value in curve])))
 
 
 def epochs(axes: Any, y: str) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import holds
-from ..contract import Column, Hyper, Json, Metrics, Objective, Spec
+from ..contract import Column, Json, Metrics, Objective, Spec
 from ..errors import hidden
-from ..sweep import Trial
+from ..sweep import Planned, Trial, measure_seeds
 from ..workspace import Workspace
 from . import report, runs
 from .runs import PARENT, TAG, Record
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FLUSH_S = 2.0
 LONGEST = 5000  # characters in a tag
-KIND, TRIAL = f"{TAG}kind", f"{TAG}trial"
+KIND, TRIAL, SEED = f"{TAG}kind", f"{TAG}trial", f"{TAG}seed"
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -136,7 +136,7 @@ class SweepRun:
     def kept(self, trials: int, of: int, seconds: float) -> None:
         """Nothing: the runs are the same runs, and have their points."""
 
-    def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
+    def planned(self, trials: Sequence[Planned], epochs: int, objective: Objective) -> None:
         self._objective = objective
         note = {f"{TAG}objective": f"val/{objective.metric} {objective.mode}", f"{TAG}epochs": str(epochs)}
         self._put(*(("plan", trial) for trial in trials), ("note", note))
@@ -153,12 +153,12 @@ class SweepRun:
         """Record the outcome: test metrics, the baseline's, the best configuration, files and folders, a report."""
         with answering(self._store.uri), self._writing, self._fence():
             self._flush()
-            outcome = {f"best/{self._objective.metric}": best.best, **metrics}
+            trials = list(self._trials.values())
+            outcome = {f"best/{self._objective.metric}": best.best, **metrics, **measure_seeds(best, trials)}
             outcome |= {f"baseline/{name.partition('/')[2]}": value for name, value in baseline.items()}
             self._parent.figures(outcome, _now_ms())
             self._parent.params(best.hyper)
             hyper = json.dumps(dict(best.hyper), sort_keys=True)
-            trials = list(self._trials.values())
             told = report.Outcome(self._origin.pipeline, self._objective, best, trials, metrics, baseline)
             note = report.markdown(told)[:LONGEST]
             self._parent.tag({f"{TAG}best_trial": best.key, f"{TAG}best_hyper": hyper, "mlflow.note.content": note})
@@ -225,7 +225,7 @@ class SweepRun:
         points: dict[str, list[tuple[int, Metrics, int]]] = {}
         for kind, what in events:
             if kind == "plan":
-                self._child(what[0]).params(what[1])
+                self._child(what.key, what.seed).params(what.hyper)
             elif kind == "learn":
                 points.setdefault(what[0], []).extend(what[1])
             elif kind == "note":
@@ -236,13 +236,17 @@ class SweepRun:
             if kind == "end":
                 self._end(what)
 
-    def _child(self, key: str) -> Record:
+    def _child(self, key: str, seed: int | None = None) -> Record:
+        """The run of a trial. One that is learnt again with another seed says so."""
         if key not in self._children:
             if key in self._kept:
                 self._children[key] = Record(self._store, self._kept[key])
             else:
                 tags = self._origin.tags() | {KIND: "trial", PARENT: self.run_id, TRIAL: key}
-                self._children[key] = runs.create(self._store, self.experiment_id, f"trial {key[:8]}", tags)
+                name = f"trial {key[:8]}"
+                if seed is not None:
+                    name, tags = f"{name} seed {seed}", tags | {SEED: str(seed)}
+                self._children[key] = runs.create(self._store, self.experiment_id, name, tags)
         return self._children[key]
 
     def _end(self, trial: Trial) -> None:

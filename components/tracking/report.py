@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..contract import Metrics, Objective
-from ..sweep import Trial
+from ..sweep import Trial, measure_seeds, searched
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;color:#1a1a1a;padding:0 1rem}"
@@ -37,10 +37,11 @@ class Outcome:
 
 
 def markdown(outcome: Outcome) -> str:
-    """The short table, and how far train and val rows are apart."""
+    """The short table, how far train and val rows are apart, and how far seeds are."""
     head, *rows = _result(outcome)
     lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
-    return "\n".join([*lines, *(["", apart] if (apart := _apart(outcome.best)) else [])]) + "\n"
+    said = [text for text in (_apart(outcome.best), _by_seeds(outcome)) if text]
+    return "\n".join([*lines, *(line for text in said for line in ("", text))]) + "\n"
 
 
 def html(outcome: Outcome, pictures: Sequence[Path] = ()) -> str:
@@ -54,6 +55,7 @@ def html(outcome: Outcome, pictures: Sequence[Path] = ()) -> str:
         _table(_result(outcome)),
         "<h2>Best configuration</h2>",
         _table(hyper),
+        *_seeds(outcome),
         *(_picture(picture) for picture in pictures),
         "<h2>Trials</h2>",
         _table(list(_trials(outcome))),
@@ -77,6 +79,32 @@ def _apart(best: Trial) -> str:
     return f"{apart} {_WHOLE}" if whole else apart
 
 
+def _by_seeds(outcome: Outcome) -> str:
+    """How far seeds are apart; nothing unless there are several, and which have failed."""
+    again = [trial for trial in outcome.trials if trial.seed is not None]
+    if not again:
+        return ""
+    failed = sum(trial.status == "failed" for trial in again)
+    said = [f"{failed} of {len(again)} other seeds failed."] if failed else []
+    if told := measure_seeds(outcome.best, outcome.trials):
+        said.insert(
+            0,
+            f"With {told['seeds/count']:.0f} seeds the best configuration comes to val/{outcome.objective.metric} "
+            f"{told['seeds/mean']:.6g} ± {told['seeds/std']:.3g} (mean, standard deviation).",
+        )
+    return " ".join(said)
+
+
+def _seeds(outcome: Outcome) -> list[str]:
+    """The best configuration with other seeds; nothing where it was learnt with one."""
+    again = sorted((t for t in outcome.trials if t.seed is not None), key=lambda trial: trial.seed or 0)
+    if not again:
+        return []
+    rows = [["seed", "status", "epochs", f"best val/{outcome.objective.metric}", "error"]]
+    rows += [[str(t.seed), t.status, str(len(t.curve)), f"{t.best:.6g}", t.error or "–"] for t in again]
+    return ["<h2>The same with other seeds</h2>", f"<p>{markup.escape(_by_seeds(outcome))}</p>", _table(rows)]
+
+
 def _result(outcome: Outcome) -> list[list[str]]:
     rows = [["metric", "model", "trivial baseline"]]
     for name, value in sorted(outcome.metrics.items()):
@@ -87,7 +115,7 @@ def _result(outcome: Outcome) -> list[list[str]]:
 def _trials(outcome: Outcome) -> Iterator[list[str]]:
     settings = sorted({name for trial in outcome.trials for name in trial.hyper})
     yield ["trial", "status", "epochs", f"best val/{outcome.objective.metric}", *settings]
-    for trial in sorted(outcome.trials, key=lambda t: (outcome.objective.key(t.best), t.key)):
+    for trial in sorted(searched(outcome.trials), key=lambda t: (outcome.objective.key(t.best), t.key)):
         values = [_short(trial.hyper.get(name, "")) for name in settings]
         yield [trial.key[:8], trial.status, str(len(trial.curve)), f"{trial.best:.6g}", *values]
 

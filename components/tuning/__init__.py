@@ -15,7 +15,7 @@ from .. import families, interrupts
 from ..contract import Objective
 from ..errors import TrainingFailed
 from ..signals import asking
-from ..sweep import Request, Trial, Watcher
+from ..sweep import Planned, Request, Trial, Watcher
 from . import configurations, execution
 from .archive import Archive
 from .configurations import Sampler
@@ -23,6 +23,7 @@ from .course import Course
 from .lease import Lease
 from .ledger import Ledger
 from .rays import require
+from .replicas import Replicas
 from .schedulers import scheduler
 from .sessions import session
 
@@ -30,7 +31,8 @@ __all__ = ["require", "session", "sweep"]
 
 
 def sweep(request: Request, watcher: Watcher, *, fresh: bool = False) -> list[Trial]:
-    """Run a sweep and return its trials: best first, ties by key, failed ones and those without a value last.
+    """Run a sweep and return its trials: best first, ties by key, failed ones and those without a value last; then
+    those that learnt the best one's configuration again with other seeds.
 
     The same request with the same storage goes on where an earlier call ended; if that one finished, its trials
     are told and returned without Ray. `fresh` empties the storage first. Uses the session that is held, or holds
@@ -60,7 +62,9 @@ def _learnt(archive: Archive, ledger: Ledger, lease: Lease, watcher: Watcher) ->
     family = families.family(request.family)
     domains = request.search.domains(family.search_space(request.data.spec), request.settings)
     sampler = Sampler(domains, request.settings, configurations.defaults(family.Settings), request.seed)
-    course = Course(archive, lease, ledger, scheduler(request.search, sampler, ledger), watcher)
+    seeds = [request.seed + number for number in range(1, request.search.seeds)]
+    planned = Replicas(ledger, scheduler(request.search, sampler, ledger), seeds)
+    course = Course(archive, lease, ledger, planned, watcher)
     course.begin()
     if course.left():
         with asking(interrupts.interrupt):
@@ -76,7 +80,8 @@ def _learnt(archive: Archive, ledger: Ledger, lease: Lease, watcher: Watcher) ->
 
 
 def _tell_kept(trials: Sequence[Trial], request: Request, objective: Objective, watcher: Watcher) -> None:
-    watcher.planned([(trial.key, trial.hyper) for trial in trials], request.search.epochs, objective)
+    planned = [Planned(trial.key, trial.hyper, trial.seed) for trial in trials]
+    watcher.planned(planned, request.search.epochs, objective)
     for trial in trials:
         if trial.curve:
             watcher.learnt(trial.key, 1, trial.curve)

@@ -1,6 +1,6 @@
 """A sweep's storage: what was planned, what its trials have reached, and the mark that it is finished.
 
-<storage>/sweep.json       whose storage it is, and every configuration drawn, in order
+<storage>/sweep.json       whose storage it is, every configuration drawn, in order, and the seeds of replicas
 <storage>/<key>/…          checkpoints of one trial
 <storage>/lease.json       who works on it now
 <storage>/finished.json    the trials, once all have ended
@@ -70,15 +70,17 @@ class Archive:
                 fix="name another storage, or start afresh",
             )
 
-    def plan(self, hypers: Sequence[Hyper]) -> None:
-        """Note every configuration drawn so far."""
-        planned = {"planned": [dict(hyper) for hyper in hypers], "request": self._identity()}
+    def plan(self, hypers: Sequence[Hyper], replicas: Sequence[tuple[Hyper, int]] = ()) -> None:
+        """Note every configuration drawn so far, and which of them are learnt again with which seeds."""
+        planned: dict[str, Json] = {"planned": [dict(hyper) for hyper in hypers], "request": self._identity()}
+        if replicas:
+            planned["replicas"] = [[dict(hyper), seed] for hyper, seed in replicas]
         checkpoints.write_json(self._at(PLANNED_FILE), planned)
 
     def restore(self, ledger: Ledger) -> None:
         """Put into the ledger what was planned, and what the trials' checkpoints say."""
-        for hyper in self._sweep().get("planned", []):
-            self.recall(ledger, ledger.add(hyper))
+        for hyper, seed in _noted(self._sweep()):
+            self.recall(ledger, ledger.add(hyper, seed))
 
     def recall(self, ledger: Ledger, key: str) -> None:
         """Put into the ledger what a trial's last checkpoint says."""
@@ -92,7 +94,7 @@ class Archive:
 
     def finish(self, trials: Sequence[Trial]) -> None:
         """Mark the sweep as finished. Checkpoints are named relative to the storage, which may be moved."""
-        rows = [dataclasses.asdict(trial) for trial in trials]
+        rows = [trial.to_json() for trial in trials]
         for row in rows:
             row["checkpoint"] = row["checkpoint"] and posixpath.basename(row["checkpoint"])
         checkpoints.write_json(self._at(FINISHED_FILE), rows)
@@ -124,8 +126,8 @@ class Archive:
 
     def _empty(self, sweep: dict[str, Json]) -> None:
         checkpoints.remove(self._at(FINISHED_FILE))
-        for hyper in sweep["planned"]:
-            checkpoints.remove(self._at(configurations.key(hyper)))
+        for hyper, seed in _noted(sweep):
+            checkpoints.remove(self._at(configurations.key(hyper, seed)))
         checkpoints.remove(self._at(PLANNED_FILE))
 
     def _identity(self) -> Json:
@@ -146,14 +148,21 @@ class Archive:
         return posixpath.join(self.request.storage, *names)
 
 
+def _noted(sweep: dict[str, Json]) -> list[tuple[Hyper, int | None]]:
+    """(configuration, seed) of each trial that sweep.json names; a seed is a replica's."""
+    return [*((hyper, None) for hyper in sweep.get("planned", [])), *((h, s) for h, s in sweep.get("replicas", []))]
+
+
 def _told(row: Json) -> bool:
     """Whether a row of finished.json is a trial. Others may write to the storage, and what is named there is read and,
     if damaged, removed: so a trial is named by its key and a checkpoint by its epoch, and neither by a path."""
     names = {field.name for field in dataclasses.fields(Trial)}
-    if not isinstance(row, dict) or set(row) != names or not isinstance(row["hyper"], dict):
+    if not isinstance(row, dict) or {*row, "seed"} != names or not isinstance(row["hyper"], dict):
+        return False
+    if type(seed := row.get("seed")) not in (int, type(None)):
         return False
     named = row["checkpoint"] == "" or checkpoints.is_name(row["checkpoint"])
-    return named and bool(row["key"] == configurations.key(row["hyper"]))
+    return named and bool(row["key"] == configurations.key(row["hyper"], seed))
 
 
 def _unreachable(storage: str, error: Exception) -> Unreachable:
@@ -164,9 +173,11 @@ def _unreachable(storage: str, error: Exception) -> Unreachable:
 
 
 def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """Best first, ties by key; what failed or never had a finite value comes last."""
+    """The search's best first, ties by key; what failed or never had a finite value comes last. Then replicas, by
+    their seeds, since these are not ranked at all."""
 
-    def order(trial: Trial) -> tuple[bool, float, str]:
-        return trial.status == "failed", objective.key(trial.best), trial.key
+    def order(trial: Trial) -> tuple[bool, int, bool, float, str]:
+        again = trial.seed is not None
+        return again, trial.seed or 0, trial.status == "failed", objective.key(trial.best), trial.key
 
     return sorted(trials, key=order)

@@ -23,10 +23,12 @@ _ATTEMPTS = 100  # draws before a space counts as used up
 _DIGITS = 4  # of a drawn float: enough to search by, short enough to read
 
 
-def key(hyper: Hyper) -> str:
-    """A configuration's identity: 12 hex digits of the SHA-256 of its JSON in one spelling."""
+def key(hyper: Hyper, seed: int | None = None) -> str:
+    """A trial's identity: 12 hex digits of the SHA-256 of its configuration's JSON in one spelling, and the seed of one
+    that learns that configuration again. It becomes a folder's name: a seed that is no whole number is a ValueError."""
     canonical = json.dumps(dict(hyper), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    name = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    return name if seed is None else f"{name}-{seed:d}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .. import interrupts
 from ..contract import Metrics
 from ..errors import NoRoom
-from ..sweep import Trial, Watcher
+from ..sweep import Planned, Trial, Watcher
 from .archive import Archive, ranked
 from .lease import Lease
 from .ledger import Ledger, Segment
@@ -108,10 +108,10 @@ class Course:
             self._news.append((key, known + 1, new))
 
     def _plan(self) -> None:
-        """Note and tell configurations that have been drawn since, before they are learnt."""
+        """Note and tell trials that have been added since, before they are learnt."""
         if len(self.ledger.trials) == self._planned:
             return
         self._planned = len(self.ledger.trials)
-        self._archive.plan(self.ledger.hypers())
-        told = [(key, entry.hyper) for key, entry in self.ledger.trials.items()]
+        self._archive.plan(self.ledger.hypers(), self.ledger.replicas())
+        told = [Planned(key, entry.hyper, entry.seed) for key, entry in self.ledger.trials.items()]
         self._watcher.planned(told, self.request.search.epochs, self.ledger.objective)

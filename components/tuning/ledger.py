@@ -14,7 +14,7 @@ from . import configurations
 @dataclass(frozen=True)
 class Segment:
     """Learn trial `key` up to epoch `until`. With a `parent`, go on from the parent's checkpoint of epoch `start`;
-    `curve` is the trial's own up to there."""
+    `curve` is the trial's own up to there. `seed`: None is the sweep's."""
 
     key: str
     hyper: Hyper
@@ -22,12 +22,14 @@ class Segment:
     start: int = 0
     parent: str = ""
     curve: tuple[Metrics, ...] = ()
+    seed: int | None = None
 
 
 @dataclass
 class Entry:
     """What is known of one trial. `best` and `best_epoch` are those of the weights that it carries, which under
-    population based training may come from another trial; `bests[i]` is the best of its own first i + 1 epochs."""
+    population based training may come from another trial; `bests[i]` is the best of its own first i + 1 epochs. `seed`
+    is a replica's (see replicas.py), and None for a trial of the search."""
 
     hyper: Hyper
     curve: list[Metrics] = field(default_factory=list)
@@ -37,6 +39,7 @@ class Entry:
     checkpoint: str = ""
     error: str = ""
     seconds: float = 0.0  # that its checkpoint took to reach, where an earlier start reached it
+    seed: int | None = None
 
 
 @dataclass
@@ -47,13 +50,22 @@ class Ledger:
     trials: dict[str, Entry] = field(default_factory=dict)
     running: dict[str, Segment] = field(default_factory=dict)
 
-    def add(self, hyper: Hyper) -> str:
-        key = configurations.key(hyper)
-        self.trials[key] = Entry(hyper)
+    def add(self, hyper: Hyper, seed: int | None = None) -> str:
+        key = configurations.key(hyper, seed)
+        self.trials[key] = Entry(hyper, seed=seed)
         return key
 
+    def searched(self) -> dict[str, Entry]:
+        """The search's own trials: those that schedulers compare and samplers know."""
+        return {key: entry for key, entry in self.trials.items() if entry.seed is None}
+
     def hypers(self) -> list[Hyper]:
-        return [entry.hyper for entry in self.trials.values()]
+        """The configurations that were drawn."""
+        return [entry.hyper for entry in self.searched().values()]
+
+    def replicas(self) -> list[tuple[Hyper, int]]:
+        """What is learnt again, and with which seeds."""
+        return [(entry.hyper, entry.seed) for entry in self.trials.values() if entry.seed is not None]
 
     def learn(self, key: str, first_epoch: int, metrics: Sequence[Metrics]) -> int:
         """Add what epochs first_epoch, first_epoch + 1, … taught; returns how many of them were new. A trial's
@@ -105,4 +117,5 @@ class Ledger:
             best_epoch=entry.best_epoch,
             checkpoint=entry.checkpoint,
             error=entry.error,
+            seed=entry.seed,
         )

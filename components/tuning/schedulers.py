@@ -42,9 +42,9 @@ class Scheduler(Protocol):
 
 def scheduler(search: Search, sampler: Sampler, ledger: Ledger) -> Scheduler:
     """What a word in params.yaml asks for; adds the configurations that it needs to the ledger."""
-    if not ledger.trials:
+    if not ledger.searched():
         ledger.add(sampler.first())
-    while search.scheduler != "optuna" and len(ledger.trials) < search.trials:
+    while search.scheduler != "optuna" and len(ledger.searched()) < search.trials:
         hyper = sampler.draw(ledger.hypers())
         if hyper is None:
             break  # the space is used up
@@ -53,7 +53,7 @@ def scheduler(search: Search, sampler: Sampler, ledger: Ledger) -> Scheduler:
         return Halving(ledger, rungs(search), search.reduction)
     if search.scheduler == "pbt":
         return Generations(ledger, sampler, search.first_rung, search.epochs)
-    trials = search.trials if search.scheduler == "optuna" else len(ledger.trials)
+    trials = search.trials if search.scheduler == "optuna" else len(ledger.searched())
     return Asha(ledger, rungs(search), search.reduction, sampler, trials)
 
 
@@ -89,7 +89,7 @@ class Halving:
     def ended(self) -> dict[str, Status]:
         entrants, rung = self._now()
         out: dict[str, Status] = {}
-        for key, entry in self.ledger.trials.items():
+        for key, entry in self.ledger.searched().items():
             if entry.error:
                 out[key] = "failed"
             elif key not in entrants:
@@ -104,7 +104,7 @@ class Halving:
 
     def _now(self) -> tuple[list[str], int]:
         """Who is on the lowest rung that is not complete (or the last), and its epochs."""
-        entrants = list(self.ledger.trials)
+        entrants = list(self.ledger.searched())
         for rung in self.rungs[:-1]:
             if len(entrants) == 1:
                 break  # nobody to be compared with
@@ -135,12 +135,12 @@ class Asha:
         return segment
 
     def width(self) -> int:
-        ended = self.ended()
-        return max(sum(key not in ended for key in self.ledger.trials) + self.trials - len(self.ledger.trials), 1)
+        ended, begun = self.ended(), self.ledger.searched()
+        return max(sum(key not in ended for key in begun) + self.trials - len(begun), 1)
 
     def ended(self) -> dict[str, Status]:
         out: dict[str, Status] = {}
-        for key, entry in self.ledger.trials.items():
+        for key, entry in self.ledger.searched().items():
             if entry.error:
                 out[key] = "failed"
             elif key not in self.ledger.running and self.ledger.reached(key) >= self.rungs[-1]:
@@ -151,7 +151,7 @@ class Asha:
 
     def _cut_off(self) -> Segment | None:
         """A trial that a dead sweep left in the middle of a segment."""
-        for key in self.ledger.trials:
+        for key in self.ledger.searched():
             reached = self.ledger.reached(key)
             rung = next((r for r in self.rungs if reached <= r), reached)
             if self.ledger.rests(key) and reached not in (0, rung):
@@ -167,19 +167,19 @@ class Asha:
         return None
 
     def _beginning(self) -> Segment | None:
-        for key in self.ledger.trials:
+        for key in self.ledger.searched():
             if self.ledger.rests(key) and self.ledger.reached(key) == 0:
                 return self._segment(key, self.rungs[0])
-        if len(self.ledger.trials) >= self.trials:
+        if len(self.ledger.searched()) >= self.trials:
             return None
         outcomes = [
             Outcome(entry.hyper, len(entry.curve), entry.bests[-1], len(entry.curve) >= self.rungs[-1])
-            for entry in self.ledger.trials.values()
+            for entry in self.ledger.searched().values()
             if entry.curve and not entry.error
         ]
         hyper = self.sampler.draw_better(self.ledger.hypers(), outcomes, self.ledger.objective)
         if hyper is None:
-            self.trials = len(self.ledger.trials)  # the space is used up
+            self.trials = len(self.ledger.searched())  # the space is used up
             return None
         return self._segment(self.ledger.add(hyper), self.rungs[0])
 
@@ -196,7 +196,7 @@ class Asha:
         running = self.ledger.running
         return [
             key
-            for key, entry in self.ledger.trials.items()
+            for key, entry in self.ledger.searched().items()
             if len(entry.curve) >= rung and not (key in running and running[key].until == rung)
         ]
 
@@ -222,7 +222,7 @@ class Generations:
     def next(self) -> Segment | None:
         self._advance()
         until = min(self.start + self.length, self.epochs)
-        for key, entry in self.ledger.trials.items():
+        for key, entry in self.ledger.searched().items():
             if self.ledger.rests(key) and self.ledger.reached(key) < until:
                 parent = self.parents.get(key, "")
                 curve = tuple(entry.curve[: self.start]) if parent else ()
@@ -230,11 +230,11 @@ class Generations:
         return None
 
     def width(self) -> int:
-        return max(sum(not entry.error for entry in self.ledger.trials.values()), 1)
+        return max(sum(not entry.error for entry in self.ledger.searched().values()), 1)
 
     def ended(self) -> dict[str, Status]:
         out: dict[str, Status] = {}
-        for key, entry in self.ledger.trials.items():
+        for key, entry in self.ledger.searched().items():
             if entry.error:
                 out[key] = "failed"
             elif key not in self.ledger.running and self.ledger.reached(key) >= self.epochs:
@@ -244,7 +244,7 @@ class Generations:
     def _advance(self) -> None:
         """Turn to the next generation once everybody has finished this one."""
         while (end := self.start + self.length) < self.epochs:
-            living = [key for key, entry in self.ledger.trials.items() if not entry.error]
+            living = [key for key, entry in self.ledger.searched().items() if not entry.error]
             if not living or any(key in self.ledger.running or self.ledger.reached(key) < end for key in living):
                 return
             self._breed(living, end)

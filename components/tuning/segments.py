@@ -89,6 +89,7 @@ class _Trial:
 
     def __init__(self, lesson: Lesson, segment: Segment, known: int, tell: Callable[[Told], None]) -> None:
         self._lesson, self._segment, self._tell = lesson, segment, tell
+        self._seed = lesson.seed if segment.seed is None else segment.seed
         self._told = known
         self._told_at = self._kept_at = self._asked_at = time.monotonic()
         self._folder = posixpath.join(lesson.storage, segment.key)
@@ -98,7 +99,7 @@ class _Trial:
         self._began, self._seconds = time.monotonic(), 0.0
 
     def learn(self) -> None:
-        _reset(self._lesson)
+        _reset(self._lesson, self._seed)
         family = self._imported()
         state = self._resume()
         if len(self._curve) < self._segment.until:
@@ -148,7 +149,7 @@ class _Trial:
         """The family's epochs; whatever it raises is this trial's failure."""
         lesson = self._lesson
         try:
-            fit = family.fit(lesson.data, self._segment.hyper, lesson.seed, state)
+            fit = family.fit(lesson.data, self._segment.hyper, self._seed, state)
             expected = len(self._curve) + 1
             for epoch in fit:
                 _check(epoch, expected, lesson.objective)
@@ -201,7 +202,7 @@ class _Trial:
         checkpoints.prune(self._folder, keep={self._segment.start})
 
 
-def _reset(lesson: Lesson) -> None:
+def _reset(lesson: Lesson, seed: int) -> None:
     """Give this process the state that a new one has, and the trial's share of the machine."""
     for folder in reversed(lesson.folders):
         if folder not in sys.path:
@@ -210,9 +211,9 @@ def _reset(lesson: Lesson) -> None:
     fsspec.config.set_conf_env(fsspec.config.conf)  # it was read when fsspec was imported
     torch.set_num_threads(lesson.threads)
     torch.set_default_dtype(torch.float32)
-    torch.manual_seed(lesson.seed % 2**63)
-    np.random.seed(lesson.seed % 2**32)
-    random.seed(lesson.seed)
+    torch.manual_seed(seed % 2**63)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def _check(epoch: Epoch, expected: int, objective: Objective) -> None:

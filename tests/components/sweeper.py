@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from components import tuning
-from components.contract import Hyper, Metrics, Objective
+from components.contract import Metrics, Objective
 from components.params import Resources, Search
-from components.sweep import Request, Trial
+from components.sweep import Planned, Request, Trial
 from tests.families import toy
 
 TOY = "tests.families.toy:Toy"
@@ -20,7 +20,7 @@ class Listener:
 
     def __init__(self, aloud: bool = False) -> None:
         self.aloud = aloud
-        self.plans: list[list[tuple[str, Hyper]]] = []
+        self.plans: list[list[Planned]] = []
         self.curves: dict[str, list[Metrics]] = {}
         self.endings: dict[str, Trial] = {}
         self.kept_trials: list[tuple[int, int, float]] = []
@@ -28,7 +28,7 @@ class Listener:
     def kept(self, trials: int, of: int, seconds: float) -> None:
         self.kept_trials.append((trials, of, seconds))
 
-    def planned(self, trials: Sequence[tuple[str, Hyper]], epochs: int, objective: Objective) -> None:
+    def planned(self, trials: Sequence[Planned], epochs: int, objective: Objective) -> None:
         assert objective == Objective("loss", "min") and epochs > 0
         self.plans.append(list(trials))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,11 +78,11 @@ def trial(key: str, start: float, epochs: int, step: int) -> Trial:
 TRIALS = [trial("aaaa", 3, 6, 100), trial("bbbb", 1, 3, 110), Trial("cccc", {}, "failed")]
 
 
-def drawn(folder: Path, environment: str) -> list[str]:
+def drawn(folder: Path, environment: str, trials: Sequence[Trial] = TRIALS) -> list[str]:
     data = recorded()
     data = dataclasses.replace(data, spec=spec(environment))
     model = Model(Right(), data.spec, {}, None, "")  # type: ignore[arg-type]
-    return [file.name for file in plots.draw(folder, model, data, TRIALS, OBJECTIVE)]
+    return [file.name for file in plots.draw(folder, model, data, trials, OBJECTIVE)]
 
 
 def read(file: Path) -> list[list[str]]:
@@ -104,6 +105,32 @@ def test_tables_are_what_was_played_and_learnt(lit: Path) -> None:
     head, *rows = read(lit / "returns.csv")
     assert head == ["episode", "return"] and len(rows) == EPISODES["test"]
     assert {float(value) for _, value in rows} == {7.0, 8.0, 9.0}, "from cells 0, 1 and 2"
+
+
+def test_the_curve_over_steps_is_of_the_seeds_where_the_best_was_learnt_by_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    figure, save = plots.figures.figure, plots.figures.save
+    monkeypatch.setattr(plots.figures, "figure", lambda w, h, title: (said.append(title), figure(w, h, title))[1])
+
+    def saved(made: Any, file: Path) -> Path:
+        if file.name == "steps.png":
+            said.extend(text.get_text() for text in made.axes[0].get_legend().get_texts())
+        return save(made, file)
+
+    monkeypatch.setattr(plots.figures, "save", saved)
+    again = [dataclasses.replace(trial(f"aaaa-{seed}", seed, 6, 100), seed=seed) for seed in (8, 9)]
+    failed = Trial("aaaa-10", {}, "failed", again[0].curve, seed=10)
+    drawn(tmp_path, "Corridor-v0", [*TRIALS, *again, failed])
+    head, *rows = read(tmp_path / "steps.csv")
+    assert head == ["seed", "step", "val/return"] and len(rows) == 18
+    assert [row for row in rows if row[1] == "100"] == [["1", "100", "4.0"], ["2", "100", "9.0"], ["3", "100", "10.0"]]
+    assert "steps: val/return by steps in the environment, 3 seeds" in said
+    assert {"range of seeds", "median of seeds", "best trial"} <= {*said}
+    drawn(tmp_path / "one", "Corridor-v0", [*TRIALS, failed])
+    assert read(tmp_path / "one" / "steps.csv")[0][0] == "trial", "one seed alone has no spread"
+    assert {"range of trials", "median of trials"} <= {*said}
 
 
 def test_the_band_is_where_two_trials_are() -> None:

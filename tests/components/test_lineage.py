@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ seed: {seed}
 datasets:
   signs: {{table: signs.csv, target: sign}}
 pipelines:
-  plus: {{dataset: signs, family: mlp, search: {{trials: 1, epochs: 12}}}}
+  plus: {{dataset: signs, family: mlp, search: {{trials: 1, epochs: 12, seeds: 3}}}}
 """
 
 
@@ -219,12 +220,34 @@ def test_keys_and_ids_lead_to_their_work(made: Path) -> None:
 def test_a_trial_leads_to_its_sweep_and_the_best_to_the_version(made: Path) -> None:
     run_id = receipt_of(made, "train").facts["run_id"]
     store = open_store(Workspace(made))
-    (child,) = store.client.search_runs([store.experiment("plus")], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    children = store.client.search_runs([store.experiment("plus")], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    child, *again = sorted(children, key=lambda run: run.data.tags.get("tidemill.seed", ""))
     tree = trace(Workspace(made), child.info.run_id)
     assert (tree.kind, tree.facts["best_of_its_sweep"]) == ("trial", True)
+    assert "seed" not in tree.facts
+    replicas = [trace(Workspace(made), run.info.run_id) for run in again]
+    assert [(one.facts["seed"], one.facts["best_of_its_sweep"]) for one in replicas] == [("2", False), ("3", False)]
+    assert all(one.facts["hyper"] == tree.facts["hyper"] and not names(one, "version") for one in replicas)
     assert tree.facts["hyper"].keys() >= {"lr"}
     check_origins(tree, made)
     assert names(tree, "version") == ["plus/1"]
+
+
+def test_the_train_stage_leaves_what_other_seeds_came_to_beside_the_winner(made: Path) -> None:
+    """Of the second training, which stands in results/."""
+    train = receipts.read(Workspace(made), "plus", "train")
+    assert train is not None
+    folder = made / "results" / "plus" / "train"
+    figures, trials = (json.loads((folder / name).read_text()) for name in ("metrics.json", "trials.json"))
+    assert [trial.get("seed") for trial in trials] == [None, 3, 4] and train.facts["trials"] == 1
+    bests = [trial["best"] for trial in trials]
+    assert len(set(bests)) == 3
+    told = {"count": 3, "mean": statistics.fmean(bests), "std": statistics.stdev(bests)}
+    assert {name: figures[f"seeds/{name}"] for name in told} == told
+    assert figures["val/loss"] == bests[0] and train.facts["winner"]["trial"] == trials[0]["key"]
+    assert train.facts["metrics"] == figures
+    text = (folder / "tables" / "curves.csv").read_text()
+    assert text.count("\n") == 1 + len(trials[0]["curve"]), "the winner's alone"
 
 
 def test_a_flow_run_leads_to_what_it_made_and_mlflow_knows_it(made: Path) -> None:

@@ -45,6 +45,23 @@ def test_defaults_fill_what_is_not_said(tmp_path: Path) -> None:
     assert found.pipelines["digits"].gate.margin == 0.0
 
 
+@pytest.mark.parametrize(
+    ("search", "says"),
+    [
+        ("{seeds: 0}", "got 0, expected greater than or equal to 1"),
+        (
+            "{seeds: 3, scheduler: pbt}",
+            "got 3, expected 1 with scheduler pbt: its winner had several configurations; take another scheduler",
+        ),
+    ],
+)
+def test_seeds_that_cannot_be_are_refused_with_their_line(tmp_path: Path, search: str, says: str) -> None:
+    text = GOOD.replace("search: {trials: 4,", f"search: {{{search.strip('{}')}, trials: 4,")
+    assert fault(tmp_path, text) == f"params.yaml:9 pipelines.digits.search.seeds: {says}"
+    assert load(tmp_path, text.replace("seeds: 0", "seeds: 3").replace("pbt", "asha"))
+    assert load(tmp_path, text.replace("seeds: 0", "seeds: 1").replace("seeds: 3", "seeds: 1")), "pbt is, with one"
+
+
 def test_every_fault_is_said_at_once_with_its_line(tmp_path: Path) -> None:
     text = (
         GOOD.replace("seed: 3", "seed: many")

@@ -231,6 +231,26 @@ def test_the_same_bytes_again_and_from_threads(tmp_path: Path) -> None:
         assert all(again == first for again in pool.map(drawn, (1, 2)))
 
 
+def test_the_best_with_other_seeds_is_drawn_beside_it_and_not_among_its_rivals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    real = figures.curves
+    monkeypatch.setattr(figures, "curves", lambda *some: (given.append(some[1:]), real(*some))[1])
+    best, *others = trials()
+    again = [
+        dataclasses.replace(best, key="aaaa-8", curve=trials()[1].curve, seed=8),
+        dataclasses.replace(best, key="aaaa-9", status="failed", seed=9),
+    ]
+    plots.draw(tmp_path / "one", *classifier(2), [best, *others], OBJECTIVE)
+    plots.draw(tmp_path / "two", *classifier(2), [best, *others, *again], OBJECTIVE)
+    (*alone, none), (*beside, by_seed) = given
+    assert alone == beside and none == [] and by_seed == [[m["val/loss"] for m in again[0].curve]]
+    one, two = ((tmp_path / name / "learning_curves.png").read_bytes() for name in ("one", "two"))
+    assert one != two
+    assert (tmp_path / "one" / "curves.csv").read_bytes() == (tmp_path / "two" / "curves.csv").read_bytes()
+
+
 def test_no_curve_at_all_is_no_fault(tmp_path: Path) -> None:
     one = [Trial("aaaa", {}, "finished", [{"val/loss": float("nan")}], float("nan"), 0)]
     files = plots.draw(tmp_path, *classifier(2), one, OBJECTIVE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from components.contract import Metrics, Objective
@@ -38,3 +40,20 @@ def test_a_net_that_learnt_val_rows_too_is_not_passed_off_as_the_one_whose_figur
             assert ("Served is a second one (whole: true)" in page) is said
             assert ("are of a net that learnt from train rows alone" in page) is said
             assert ("apart by -0.2" in page) is ("val/loss" in curve[0])
+
+
+def test_it_says_how_far_seeds_are_apart_and_which_failed() -> None:
+    alone = outcome([{"val/loss": 0.3}], 1)
+    assert "seed" not in report.markdown(alone) + report.html(alone)
+    best = alone.best
+    again = dataclasses.replace(best, key="again", best=0.5, seed=8)
+    failed = Trial("lost", best.hyper, "failed", error="no <luck>", seed=9)
+    told = dataclasses.replace(alone, trials=[failed, best, again])
+    for page in (report.markdown(told), report.html(told)):
+        assert "With 2 seeds the best configuration comes to val/loss 0.4 ± 0.141 (mean, standard deviation)." in page
+        assert "1 of 2 other seeds failed." in page
+    head, below = report.html(told).split("<h2>Trials</h2>")
+    assert head.index("<td>8</td><td>finished</td>") < head.index("<td>9</td><td>failed</td>")
+    assert "no &lt;luck&gt;" in head and below.count("<tr>") == 2, "the search's trials stand by themselves"
+    lost = report.markdown(dataclasses.replace(told, trials=[best, failed]))
+    assert "With" not in lost and "1 of 1 other seeds failed." in lost

@@ -13,6 +13,7 @@ from components.params import Search
 from components.tuning import configurations
 from components.tuning.configurations import Sampler
 from components.tuning.ledger import Ledger, Segment
+from components.tuning.replicas import Replicas
 from components.tuning.schedulers import Generations, Scheduler, rungs, scheduler
 
 DOMAINS = {"lr": Uniform(0.0, 1.0, mutable=True), "width": Integer(1, 1000)}
@@ -35,7 +36,7 @@ class Cluster:
         self.handed: list[Segment] = []
         self.broken: Callable[[str, int], str] = lambda key, epoch: ""
         self.value: Callable[[Hyper, int], float] = quality
-        self.scheduler = scheduler(search, self.sampler, self.ledger)
+        self.scheduler = self._planned()
 
     def run(self, steps: int = 10**6) -> Cluster:
         while steps and self._hand_out():
@@ -49,12 +50,12 @@ class Cluster:
         found = Ledger(self.ledger.objective)
         for key, entry in self.ledger.trials.items():
             first = next(s.hyper for s in [*self.handed, Segment(key, entry.hyper, 0)] if s.key == key)
-            assert found.add(first) == key
+            assert found.add(first, entry.seed) == key
             found.learn(key, 1, entry.curve)
         for key, segment in self.ledger.running.items():
             found.learn(key, found.reached(key) + 1, self._epochs(segment)[:1])
         self.ledger = found
-        self.scheduler = scheduler(self.search, self.sampler, found)
+        self.scheduler = self._planned()
         return self
 
     def bests(self) -> dict[str, float]:
@@ -62,6 +63,10 @@ class Cluster:
 
     def reached(self) -> list[int]:
         return sorted((self.ledger.reached(key) for key in self.ledger.trials), reverse=True)
+
+    def _planned(self) -> Replicas:
+        seeds = [self.sampler.seed + number for number in range(1, self.search.seeds)]
+        return Replicas(self.ledger, scheduler(self.search, self.sampler, self.ledger), seeds)
 
     def _hand_out(self) -> bool:
         while len(self.ledger.running) < self.workers:
@@ -78,7 +83,8 @@ class Cluster:
 
     def _epochs(self, segment: Segment) -> list[dict[str, float]]:
         first = self.ledger.reached(segment.key) + 1
-        return [{"val/loss": self.value(segment.hyper, e)} for e in range(first, segment.until + 1)]
+        luck = segment.seed or 0  # the more, the lower the loss
+        return [{"val/loss": self.value(segment.hyper, e) - luck} for e in range(first, segment.until + 1)]
 
     def _learn(self, segment: Segment) -> None:
         error = self.broken(segment.key, segment.until)
@@ -222,6 +228,6 @@ def test_ties_are_broken_by_key() -> None:
 def test_generations_are_worked_out_again_not_stored() -> None:
     cluster = Cluster(search("pbt"), workers=2, order=1).run()
     again = copy.deepcopy(cluster).crash()
-    assert isinstance(again.scheduler, Generations)
+    assert isinstance(again.scheduler.search, Generations)
     assert again.scheduler.next() is None
     assert again.ledger.hypers() == cluster.ledger.hypers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import math
@@ -23,7 +24,7 @@ import pytest
 from components import holds
 from components.contract import Objective
 from components.errors import Busy, TidemillError, Unreachable
-from components.sweep import Trial
+from components.sweep import Planned, Trial
 from components.tracking import Origin, SweepRun, census, scorings, sweep_run
 from components.tracking.runs import find
 from components.tracking.store import answering, open_store
@@ -35,6 +36,7 @@ from .shelf import SPEC
 ROOT = Path(__file__).parents[2]
 OBJECTIVE = Objective("accuracy", "max")
 HYPER = {"aaaa": {"lr": 0.1, "width": 16}, "bbbb": {"lr": 0.2, "width": 32}}
+PLANNED = [Planned(key, hyper) for key, hyper in HYPER.items()]
 
 
 def origin(pipeline: str = "tides", run_key: str = "k" * 64) -> Origin:
@@ -55,7 +57,7 @@ def trial(key: str, epochs: int, status: Any = "finished", error: str = "") -> T
 
 
 def tell(run: SweepRun, epochs: Sequence[tuple[str, int]]) -> None:
-    run.planned(list(HYPER.items()), 5, OBJECTIVE)
+    run.planned(PLANNED, 5, OBJECTIVE)
     for key, count in epochs:
         for number, metrics in enumerate(curve(key, count), 1):
             run.learnt(key, number, [metrics])
@@ -109,6 +111,27 @@ def test_a_sweep_is_a_parent_with_children_curves_tags_and_artifacts(workspace: 
     assert {a.path for a in client.list_artifacts(run.run_id)} == {"plots", "report.html", "validation.json"}
     assert [a.path for a in client.list_artifacts(run.run_id, "plots")] == ["plots/curve.png"]
     assert list(Path.cwd().iterdir()) == []  # nothing written where the process happens to stand
+
+
+def test_the_same_with_another_seed_is_a_child_that_says_so_and_a_figure_of_the_parent(workspace: Workspace) -> None:
+    best, again = trial("aaaa", 5), dataclasses.replace(trial("aaaa", 5), key="aaaa-8", best=0.5, seed=8)
+    for _ in range(2):  # told again, as after a restart
+        with sweep_run(workspace, origin()) as run:
+            run.planned([*PLANNED, Planned("aaaa-8", HYPER["aaaa"], 8)], 5, OBJECTIVE)
+            for one in (best, trial("bbbb", 2, "stopped"), again):
+                run.learnt(one.key, 1, one.curve)
+                run.ended(one)
+            run.finish(best, {"test/accuracy": 0.75}, {"test/accuracy": 0.5})
+    parent, children = runs_of(workspace)
+    assert set(children) == {"aaaa", "bbbb", "aaaa-8"}
+    child = children["aaaa-8"]
+    assert (child.info.run_name, child.data.tags["tidemill.seed"]) == ("trial aaaa-8 seed 8", "8")
+    assert "tidemill.seed" not in children["aaaa"].data.tags
+    assert child.data.params == children["aaaa"].data.params and len(points(workspace, child, "val/accuracy")) == 5
+    assert parent.data.tags["tidemill.best_trial"] == "aaaa"
+    assert parent.data.metrics["seeds/count"] == 2
+    assert parent.data.metrics["seeds/mean"] == pytest.approx((best.best + 0.5) / 2)
+    assert "With 2 seeds" in parent.data.tags["mlflow.note.content"]
 
 
 def test_the_dataset_is_an_input_with_its_dvc_digest(workspace: Workspace) -> None:
@@ -174,7 +197,7 @@ def test_another_run_key_is_another_run(workspace: Workspace) -> None:
 
 def test_the_trials_end_says_what_was_never_told_before(workspace: Workspace) -> None:
     with sweep_run(workspace, origin()) as run:
-        run.planned(list(HYPER.items()), 5, OBJECTIVE)
+        run.planned(PLANNED, 5, OBJECTIVE)
         run.ended(trial("aaaa", 4))
         run.ended(trial("bbbb", 0, "failed", "loss is NaN"))
     _, children = runs_of(workspace)

@@ -22,11 +22,12 @@ from typing import Any
 import psutil
 import pytest
 import ray
+import torch
 
 from components import checkpoints, interrupts, tuning
-from components.contract import Metrics, State
+from components.contract import Metrics, Objective, State
 from components.errors import Busy, ParamsError, TrainingFailed
-from components.sweep import Trial
+from components.sweep import Planned, Trial
 from components.tuning import configurations, execution
 from components.tuning.archive import Archive
 from tests.families import toy
@@ -83,8 +84,8 @@ def test_halving_learns_by_rungs_and_tells_every_epoch_once(whole: Whole) -> Non
     assert [t.status for t in trials] == ["finished"] * 2 + ["stopped"] * 4
     assert {t.key: t.curve for t in trials} == told.curves
     assert told.endings == {t.key: t for t in trials}
-    assert [key for key, _ in told.plans[0]] == list(dict.fromkeys(key for key, _ in told.plans[-1]))
-    first = told.plans[0][0][1]
+    assert [trial.key for trial in told.plans[0]] == list(dict.fromkeys(trial.key for trial in told.plans[-1]))
+    first = told.plans[0][0].hyper
     assert (first["lr"], first["width"]) == (toy.Settings.lr, toy.Settings.width), "the defaults go first"
 
 
@@ -201,6 +202,28 @@ def test_failing_and_dying_configurations_stop_nobody_else(
         assert trial.error.startswith("its process died 3 times" if trial in died else raised)
     assert max(len(t.curve) for t in trials) == 9
     assert {t.key: t.curve for t in trials} == told.curves
+
+
+def test_the_winner_again_with_other_seeds_side_by_side_though_a_process_dies(here: None, tmp_path: Path) -> None:
+    class Dying(Listener):
+        def planned(self, trials: Sequence[Planned], epochs: int, objective: Objective) -> None:
+            super().planned(trials, epochs, objective)
+            if trials[-1].seed is not None:
+                died.unlink()  # the process of whoever comes there first dies
+
+    storage, told, died = tmp_path / "sweep", Dying(), tmp_path / f"died-{toy.Settings.lr}"
+    died.touch()  # so that the search's own does not
+    faults = {"fault": "die", "fault_at": 2, "marker": str(tmp_path)}
+    asked = request(str(storage), trials=1, epochs=3, first_rung=3, seeds=3, **faults)
+    best, *again = tuning.sweep(asked, told)
+    assert died.exists(), "one of the replicas did"
+    assert [(t.key, t.seed, t.status) for t in again] == [(f"{best.key}-{s}", s, "finished") for s in (2, 3)]
+    for trial in (best, *again):
+        fit = toy.Toy().fit(asked.data, {**best.hyper, "fault": "", "marker": ""}, trial.seed or asked.seed, None)
+        alone = [next(fit) for _ in range(3)][-1].state().tensors
+        learnt = checkpoints.read(trial.checkpoint)[0].tensors
+        assert learnt.keys() == alone.keys() and all(torch.equal(learnt[name], alone[name]) for name in alone)
+        assert told.curves[trial.key] == trial.curve
 
 
 @pytest.mark.parametrize(

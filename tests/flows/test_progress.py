@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from components.contract import Objective
-from components.sweep import Trial
+from components.sweep import Planned, Trial
 from flows import progress
 from flows.progress import Screen
 
@@ -22,7 +22,7 @@ def screen(terminal: bool) -> tuple[Screen, io.StringIO]:
 
 def play(made: Screen) -> None:
     view = made.watch("digits")
-    view.planned([("a", {}), ("b", {})], 4, Objective("accuracy", "max"))
+    view.planned([Planned("a", {}), Planned("b", {})], 4, Objective("accuracy", "max"))
     view.learnt("a", 1, [{"val/accuracy": 0.5}, {"val/accuracy": math.nan}])
     view.learnt("b", 1, [{"val/accuracy": 0.75}])
     view.ended(Trial("a", {}, "stopped"))
@@ -63,8 +63,25 @@ def test_a_search_that_draws_more_trials_counts_them() -> None:
     made, _ = screen(terminal=False)
     view = made.watch("digits")
     objective = Objective("loss", "min")
-    view.planned([("a", {})], 2, objective)
-    view.planned([("a", {}), ("b", {})], 2, objective)
+    view.planned([Planned("a", {})], 2, objective)
+    view.planned([Planned("a", {}), Planned("b", {})], 2, objective)
     view.learnt("a", 1, [{"val/loss": 2.0}])
     view.learnt("a", 1, [{"val/loss": 1.0}])  # told again after a restart
     assert (view.trials(), view.learnt_epochs["a"], view.best_so_far()) == ("0 of 2 trials", 1, "val/loss 1.0000")
+
+
+def test_the_same_with_other_seeds_is_counted_apart_and_never_the_best() -> None:
+    made, _ = screen(terminal=False)
+    view = made.watch("digits")
+    objective, searched = Objective("loss", "min"), [Planned("a", {}), Planned("b", {})]
+    view.planned(searched, 2, objective)
+    view.learnt("a", 1, [{"val/loss": 2.0}])
+    view.ended(Trial("a", {}, "finished"))
+    view.ended(Trial("b", {}, "stopped"))
+    view.planned([*searched, Planned("a-2", {}, 2), Planned("a-3", {}, 3)], 2, objective)
+    view.learnt("a-2", 1, [{"val/loss": 1.0}])
+    assert (view.trials(), view.best_so_far()) == ("2 of 2 trials, 0 of 2 other seeds", "val/loss 2.0000")
+    assert not view.done
+    view.ended(Trial("a-2", {}, "finished", seed=2))
+    view.ended(Trial("a-3", {}, "failed", seed=3))
+    assert (view.trials(), view.done) == ("2 of 2 trials, 2 of 2 other seeds, 1 failed", True)
