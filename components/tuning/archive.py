@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from .. import checkpoints, families
@@ -105,7 +105,8 @@ class Archive:
         rows = checkpoints.read_json(self._at(FINISHED_FILE))
         if rows is None:
             return None
-        if not (isinstance(rows, list) and rows and all(map(_told, rows))):
+        keys = {configurations.key(hyper, seed) for hyper, seed in _noted(self._sweep())}
+        if not (isinstance(rows, list) and rows and all(_told(row, keys) for row in rows)):
             checkpoints.remove(self._at(FINISHED_FILE))
             return None
         trials = [Trial(**row) for row in rows]
@@ -153,16 +154,17 @@ def _noted(sweep: dict[str, Json]) -> list[tuple[Hyper, int | None]]:
     return [*((hyper, None) for hyper in sweep.get("planned", [])), *((h, s) for h, s in sweep.get("replicas", []))]
 
 
-def _told(row: Json) -> bool:
-    """Whether a row of finished.json is a trial. Others may write to the storage, and what is named there is read and,
-    if damaged, removed: so a trial is named by its key and a checkpoint by its epoch, and neither by a path."""
+def _told(row: Json, keys: Collection[str]) -> bool:
+    """Whether a row of finished.json is a trial of the sweep, whose `keys` are those of what was planned: settings that
+    population based training has moved have another hash. Others may write to the storage, and what is named there is
+    read and, if damaged, removed: so a trial is named by its key and a checkpoint by its epoch, and neither by a path.
+    """
     names = {field.name for field in dataclasses.fields(Trial)}
     if not isinstance(row, dict) or {*row, "seed"} != names or not isinstance(row["hyper"], dict):
         return False
-    if type(seed := row.get("seed")) not in (int, type(None)):
+    if type(row.get("seed")) not in (int, type(None)):
         return False
-    named = row["checkpoint"] == "" or checkpoints.is_name(row["checkpoint"])
-    return named and bool(row["key"] == configurations.key(row["hyper"], seed))
+    return row["key"] in keys and (row["checkpoint"] == "" or checkpoints.is_name(row["checkpoint"]))
 
 
 def _unreachable(storage: str, error: Exception) -> Unreachable:

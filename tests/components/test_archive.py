@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def test_what_was_finished_is_returned(tmp_path: Path) -> None:
     archive, trial = written(tmp_path / "sweep")
     with archive.opened(fresh=False):
         assert archive.finished() == [trial]
+
+
+def test_so_is_who_has_moved_on_from_what_was_planned(tmp_path: Path) -> None:
+    """As population based training does."""
+    archive, trial = written(tmp_path / "sweep")
+    moved = dataclasses.replace(trial, hyper={"lr": 0.6})
+    archive.finish([moved])
+    assert archive.finished() == [moved]
+    archive.finish([dataclasses.replace(trial, key="another")])
+    assert archive.finished() is None
 
 
 def test_a_storage_may_be_moved(tmp_path: Path) -> None:
