@@ -78,6 +78,8 @@ def _wrapped(inner: Any, path: str, spec: Spec) -> Any:
         made = wrapper(inner)
         if not isinstance(made, gymnasium.Env):
             raise TypeError(f"it makes a {type(made).__name__}, not a gymnasium.Env")
+        if made.spec is None:
+            raise TypeError("it hides the environment's spec, which says the time limit: make it a gymnasium.Wrapper")
     except Exception as error:
         fix = "it is given the environment and nothing else: one that wants more needs a class of your own around it"
         what = f"wrapper {path!r} does not go around environment {spec.environment!r}"

@@ -50,10 +50,10 @@ class Environment(Recorder):
     def note(self) -> Json:
         """All that the rows are made from: the environment, how it is made, how much of it; versions of the packages
         that bring it and its wrappers, and of what these import (of a robot that is MuJoCo); and a hash of what of its
-        code is the project's own.
-        Raises DataError as `opened` does."""
+        code is the project's own. Raises DataError as `opened` does."""
         made = self.opened()
-        modules = set(_modules(made))
+        named = (path.partition(":") for path in (self.environment, *self.wrappers))
+        modules = {*_modules(made), *(module for module, colon, _ in named if colon)}
         made.close()
         own = closure.own(modules)
         imported = {name for module in modules.difference(own) for name in (module, *closure.needed(module))}
@@ -153,7 +153,10 @@ def _shown(value: Any) -> str:
 
 
 def _modules(made: Any) -> Iterator[str]:
-    """Names of the modules that the environment's class, its wrappers' and the classes below them are written in."""
+    """Names of the modules that what makes the environment, its class, its wrappers' and the classes below them are
+    written in."""
+    maker = made.spec.entry_point
+    yield maker.partition(":")[0] if isinstance(maker, str) else maker.__module__
     while True:
         names = {kind.__module__ for kind in type(made).__mro__}
         yield from (name for name in names if name.partition(".")[0] not in sys.stdlib_module_names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gymnasium
@@ -19,6 +20,7 @@ from components.datasets import episodes, parquet
 from components.errors import DataError, ParamsError, TidemillError
 from components.expectations import Expectations
 from components.params import DatasetBlock
+from components.tuning import execution
 from components.workspace import Workspace
 
 from . import test_environments  # noqa: F401 - which registers a corridor and its faulty kind
@@ -68,6 +70,10 @@ class Greedy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def hollow(_: Any) -> str:
     return "no environment"
+
+
+def bare(env: Any) -> Any:
+    return Corridor()
 
 
 for kind in (Tilted, Rooms, Free, Same):
@@ -236,15 +242,47 @@ def test_the_note_names_all_that_the_rows_hang_on(tmp_path: Path, monkeypatch: p
     sys.modules.pop("maze_of_ours")
 
 
+def test_what_makes_an_environment_or_a_wrapper_counts_as_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if what is made is of a package's classes alone."""
+    maker = (
+        "from gymnasium.envs.classic_control import CartPoleEnv as Env\ndef dim(env):\n    return env\ndef make(**_):\n"
+    )
+    (tmp_path / "lamps_of_ours.py").write_text(f"{maker}    return Env()\n")
+    (tmp_path / "light_of_ours.py").write_text(f"{maker}    return Env()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(
+        gymnasium.registry,
+        "Lit-v0",
+        gymnasium.envs.registration.EnvSpec("Lit-v0", entry_point="light_of_ours:make", max_episode_steps=9),
+    )
+    project = Project(tmp_path, "Lit-v0", environment_wrappers=["lamps_of_ours:dim"], episodes=5)
+    codes = {project.recipe().note["code"]}
+    for file in ("light_of_ours.py", "lamps_of_ours.py"):
+        (tmp_path / file).write_text(f"{maker}    return Env(True)\n")
+        codes.add(project.recipe().note["code"])
+    assert len(codes) == 3 and None not in codes
+
+
 def test_an_environment_of_a_package_names_what_that_computes_with(tmp_path: Path) -> None:
     note = Project(tmp_path, "Reacher-v5", episodes=3).recipe().note
     assert note["code"] is None and note["versions"]["mujoco"] == "4.0.0"
 
 
-def test_workers_are_told_which_packages_bring_it(tmp_path: Path) -> None:
+def test_workers_are_told_which_packages_bring_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = Spec("mine", "control", (), environment="maze.rooms:Maze-v0", environment_wrappers=(FLATTEN, "lamps.led:On"))
     assert spec.packages == {"maze", "lamps"}
     assert Spec("mine", "control", (), environment="CartPole-v1").packages == set()
+    (tmp_path / "maze.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    request = SimpleNamespace(family="dqn", data=None, seed=1, storage="", checkpoint_every_s=1.0)
+    request.resources = SimpleNamespace(cpus=1)
+    course: Any = SimpleNamespace(
+        request=request, ledger=SimpleNamespace(objective=None), lease=SimpleNamespace(token="")
+    )
+    share: Any = SimpleNamespace(joined=False)
+    assert str(tmp_path) in execution.lesson(course, share, {"components", "maze"}).folders
 
 
 # ── what is no use ──────────────────────────────────────────────────────────────────────────────────────
@@ -266,6 +304,7 @@ def test_workers_are_told_which_packages_bring_it(tmp_path: Path) -> None:
             ["does not go around environment 'Corridor-v0'", "'more'", "it is given the environment and nothing else"],
         ),
         ({"environment_wrappers": [f"{__name__}:hollow"]}, ["it makes a str, not a gymnasium.Env"]),
+        ({"environment_wrappers": [f"{__name__}:bare"]}, ["hides the environment's spec", "a gymnasium.Wrapper"]),
         ({"environment": "FrozenLake-v1"}, ["its observations are Discrete(16), not a Box", FLATTEN]),
         ({"environment": "Rooms-v0"}, ["its observations are Dict(", FLATTEN]),
         ({"environment": "Blackjack-v1"}, ["its observations are Tuple(", FLATTEN]),
