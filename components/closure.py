@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import ParamsError
@@ -39,6 +39,24 @@ def code_hash(modules: Sequence[str]) -> str:
     for name, file in closure(modules).items():
         digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def own(modules: Iterable[str]) -> list[str]:
+    """Those of the modules that are the project's own code, sorted."""
+    folders = {name: _search(name.partition(".")[0]) for name in modules}
+    return sorted(name for name, found in folders.items() if found and not any(_is_library(f) for f in found))
+
+
+def needed(module: str) -> set[str]:
+    """Names of what importing one module imports, by its own source, wherever that lies; what its functions import is
+    left out. Empty if it has no source."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return set()
+    source = Path(spec.origin)
+    tree = ast.parse(source.read_bytes(), str(source))
+    tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return set(_named(tree, module, source))
 
 
 class _Walk:
@@ -119,8 +137,12 @@ def _imported(module: str, source: Path, *_version: int) -> tuple[str, ...]:
 
 
 def _names(module: str, source: Path) -> Iterator[str]:
+    yield from _named(ast.parse(source.read_bytes(), str(source)), module, source)
+
+
+def _named(tree: ast.AST, module: str, source: Path) -> Iterator[str]:
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
-    for node in statements(ast.parse(source.read_bytes(), str(source))):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -93,6 +93,12 @@ class Spec:
     environment_settings: Mapping[str, Json] = field(default_factory=dict, hash=False)
     environment_wrappers: tuple[str, ...] = ()
 
+    @property
+    def packages(self) -> frozenset[str]:
+        """Top-level packages that making the environment imports by name: gymnasium's own are there in any case."""
+        named = (path.partition(":") for path in (self.environment or "", *self.environment_wrappers))
+        return frozenset(module.partition(".")[0] for module, colon, _ in named if colon) - {"gymnasium"}
+
     def to_json(self) -> Json:
         made = dataclasses.asdict(self)
         for later in ("environment_settings", "environment_wrappers"):  # as below
@@ -216,6 +222,7 @@ class Family(Protocol[Net]):
     learning     how it learns
     tasks        the tasks it can do, the preferred one first
     kinds        the kinds of input columns that it can take: data with others is refused before anything starts
+    actions      only if it acts: the kinds of recorded actions that it learns, number (one of a few) or tensor
     Settings     a frozen dataclass of every setting with its default; `Hyper` holds some of its fields
     """
 

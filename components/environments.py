@@ -7,6 +7,7 @@ rows, O elements of an observation, D elements of an action.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import math
 from collections.abc import Callable, Sequence
@@ -43,19 +44,46 @@ def observation_column(spec: Spec) -> Column:
 
 def opened(spec: Spec, drawn: str | None = None) -> Any:
     """The environment of a dataset, with its settings and in its wrappers. `drawn`: its render mode. Raises DataError
-    if there is none of this name, or if it cannot be made so."""
+    if there is none of this name, or if it cannot be made so, whatever its own code raises."""
     import gymnasium
 
     told = {**spec.environment_settings, **({"render_mode": drawn} if drawn else {})}
     try:
         made = gymnasium.make(spec.environment or "", disable_env_checker=True, **told)
-        for path in spec.environment_wrappers:
-            module, _, name = path.partition(":")
-            made = getattr(importlib.import_module(module), name)(made)
-    except (gymnasium.error.Error, ImportError, AttributeError, TypeError, ValueError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        fix = "mend its name, settings and wrappers in the dataset, or install the package that brings it"
-        raise DataError(f"no environment {spec.environment!r}", where=spec.dataset, why=why, fix=fix) from error
+    except Exception as error:
+        fix = "mend its name or its environment_settings, or install the package that brings it"
+        raise DataError(
+            f"no environment {spec.environment!r}", where=spec.dataset, why=_line(error), fix=fix
+        ) from error
+    for path in spec.environment_wrappers:
+        made = _wrapped(made, path, spec)
+    return made
+
+
+def _wrapped(inner: Any, path: str, spec: Spec) -> Any:
+    """The environment in one more wrapper, "package.module:Class"."""
+    import gymnasium
+
+    module, _, name = path.partition(":")
+    known: list[str] = []
+    try:
+        found = importlib.import_module(module)
+        known = difflib.get_close_matches(name, dir(found), 1)
+        wrapper = getattr(found, name)
+    except (ImportError, AttributeError, ValueError) as error:
+        hint = f"did you mean {module}:{known[0]}? " if known else ""
+        fix = f"{hint}name it as package.module:Class, and install the package that brings it"
+        raise DataError(f"no wrapper {path!r}", where=spec.dataset, why=_line(error), fix=fix) from error
+    try:
+        made = wrapper(inner)
+        if not isinstance(made, gymnasium.Env):
+            raise TypeError(f"it makes a {type(made).__name__}, not a gymnasium.Env")
+        if made.spec is None:
+            raise TypeError("it hides the environment's spec, which says the time limit: make it a gymnasium.Wrapper")
+    except Exception as error:
+        fix = "it is given the environment and nothing else: one that wants more needs a class of your own around it"
+        what = f"wrapper {path!r} does not go around environment {spec.environment!r}"
+        raise DataError(what, where=spec.dataset, why=_line(error), fix=fix) from error
     return made
 
 
@@ -69,14 +97,26 @@ def make(spec: Spec, actions: str) -> Any:
     environment, name = opened(spec), spec.environment
     space, seen, shape = environment.action_space, environment.observation_space, observation_column(spec).shape
     alike = isinstance(seen, gymnasium.spaces.Box) and math.prod(seen.shape) == math.prod(shape)
-    faults = {
-        f"its actions are {space}, not {actions}": type(space).__name__ != actions,
-        f"its observations are {seen}, not a Box of shape {shape} as recorded": not alike,
-        "it has no time limit, so an episode may never end": environment.spec.max_episode_steps is None,
-    }
-    for why, wrong in faults.items():
+    faults = [
+        (
+            type(space).__name__ != actions,
+            f"its actions are {space}, not {actions}",
+            f"choose a family that acts in {type(space).__name__}, or a wrapper that makes them {actions}",
+        ),
+        (
+            not alike,
+            f"its observations are {seen}, not a Box of shape {shape} as recorded",
+            "have it recorded anew, or choose wrappers that show what was recorded",
+        ),
+        (
+            environment.spec.max_episode_steps is None,
+            "it has no time limit, so an episode may never end",
+            "give it one in the dataset's block: environment_settings: {max_episode_steps: 1000}",
+        ),
+    ]
+    for wrong, why, fix in faults:
         if wrong:
-            raise DataError(f"environment {name!r} does not fit the family", where=spec.dataset, why=why)
+            raise DataError(f"environment {name!r} does not fit", where=spec.dataset, why=why, fix=fix)
     return environment
 
 
@@ -205,6 +245,11 @@ class Arena:
 
 def _named(error: Exception) -> str:
     return type(error).__name__
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return next(iter(str(error).splitlines()), "") or _named(error)
 
 
 def play(policy: Policy, arena: Arena, split: str) -> Outcomes:

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -30,8 +40,8 @@ class Block(BaseModel):
 
 
 class DatasetBlock(Block):
-    """A table of your own (`table` and `target`, `text` to learn from free text), or a built-in or imported dataset
-    (`source`)."""
+    """A table of your own (`table` and `target`, `text` to learn from free text), recorded episodes of an environment
+    (`environment`), or a built-in or imported dataset (`source`)."""
 
     source: str | None = Field(
         None, description="Built-in dataset, or package.module of your own. Default: the block's name."
@@ -50,6 +60,16 @@ class DatasetBlock(Block):
         description="Which columns of the table are the steps of a series: a pattern such as 't*', or '*' for all "
         "numbers not named otherwise. 'files': the table is a folder with a csv for each series, CLASS/NAME.csv.",
     )
+    environment: str | None = Field(
+        None, min_length=1, description="A gymnasium id, such as MountainCar-v0, or package.module:Id-v0."
+    )
+    environment_settings: dict[str, JsonValue] = Field(
+        {}, description="What gymnasium.make is told beside the id, such as max_episode_steps."
+    )
+    environment_wrappers: list[str] = Field(
+        [], description="What is put around it, the innermost first: package.module:Class, each made with it alone."
+    )
+    episodes: int | None = Field(None, ge=3, description="Episodes that are recorded, at random. Default: 100.")
 
 
 class Range(Block):
@@ -263,9 +283,9 @@ def _dataset_checks(name: str, block: DatasetBlock) -> Iterator[tuple[tuple[Any,
         yield (*at, "id"), f"got {block.id!r}, expected none: series are named by their files"
     if block.series == "":
         yield (*at, "series"), "got '', expected a pattern such as 't*', or files"
-    if not block.table and not block.source and name not in BUILT_IN:
-        known = f"`table: PATH` or one of {', '.join(BUILT_IN)}"
-        yield at, f"got no table and no built-in dataset of this name, expected {known}"
+    if not (block.table or block.source or block.environment or name in BUILT_IN):
+        known = f"`table: PATH`, `environment: ID` or one of {', '.join(BUILT_IN)}"
+        yield at, f"got no table, no environment and no built-in dataset of this name, expected {known}"
     if (block.user is None) != (block.item is None):
         given, other = ("user", "item") if block.user else ("item", "user")
         yield (*at, given), f"got {given} without {other}, expected both: a rating is of an item by a user"
@@ -273,6 +293,21 @@ def _dataset_checks(name: str, block: DatasetBlock) -> Iterator[tuple[tuple[Any,
         yield (*at, "user"), "got user without table, expected a table: other datasets say it themselves"
     if block.source and "." not in block.source and block.source not in BUILT_IN:
         yield (*at, "source"), f"got {block.source!r}, expected one of {', '.join(BUILT_IN)}, or package.module"
+    yield from _environment_checks(block, at)
+
+
+def _environment_checks(block: DatasetBlock, at: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    of_rows = ("table", "source", "target", "id", "ignore")
+    of_episodes = ("environment_settings", "environment_wrappers", "episodes")
+    for key in of_rows if block.environment else ():
+        if getattr(block, key):
+            yield (*at, key), f"got {key} beside an environment, expected one of them"
+    for key in of_episodes if not block.environment else ():
+        if getattr(block, key):
+            yield (*at, key), f"got {key} without an environment, expected `environment: ID` beside it"
+    for number, path in enumerate(block.environment_wrappers):
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+", path):
+            yield (*at, "environment_wrappers", number), f"got {path!r}, expected package.module:Class"
 
 
 def _family_checks(pipeline: Pipeline, at: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from . import datasets, families, partitions, receipts, versioning
 from .closure import code_hash, outside
 from .contract import Family, Json, Kind, Spec, Task
+from .datasets.episodes import ACTION
 from .errors import ParamsError, hidden
 from .expectations import Expectations
 from .params import Params, Pipeline
@@ -25,6 +26,7 @@ from .sweep import Watcher
 from .workspace import Workspace
 
 Stage = Literal["validate", "train", "register", "score"]
+_ACTIONS = {"number": "one of a few (Discrete)", "tensor": "numbers within bounds (Box)"}
 STAGES: tuple[Stage, ...] = ("validate", "train", "register", "score")
 
 
@@ -74,12 +76,14 @@ class Step:
 
 
 def resolve(project: Project, name: str) -> Resolved:
-    """Look a pipeline's names up. Raises ParamsError if its family cannot serve its data."""
+    """Look a pipeline's names up. Raises ParamsError if its family cannot serve its data, DataError if that is an
+    environment which cannot be recorded."""
     block = project.params.pipeline(name)
     family = families.family(block.family)
     expectations = datasets.expectations(project.workspace, block.dataset, project.params.datasets[block.dataset])
     spec = expectations.spec(block.dataset, _task(name, block, family, expectations))
     _check_kinds(name, block, family, spec)
+    _check_actions(name, block, family, expectations)
     return Resolved(project, name, block, family, expectations, spec)
 
 
@@ -114,6 +118,20 @@ def _check_kinds(name: str, block: Pipeline, family: Family[Any], spec: Spec) ->
         fix=f"choose {' or '.join(fitting)}, or ignore the columns"
         if fitting
         else "ignore the columns, or choose others",
+    )
+
+
+def _check_actions(name: str, block: Pipeline, family: Family[Any], expectations: Expectations) -> None:
+    """Likewise."""
+    rule, kinds = expectations.columns.get(ACTION), getattr(family, "actions", None)
+    if expectations.environment is None or rule is None or kinds is None or rule.kind in kinds:
+        return
+    acting = [known for known in families.FAMILIES if rule.kind in getattr(families.family(known), "actions", ())]
+    raise ParamsError(
+        f"family {block.family!r} learns actions that are {' or '.join(_ACTIONS[kind] for kind in kinds)}; those of "
+        f"environment {expectations.environment!r} are {_ACTIONS.get(rule.kind, rule.kind)}",
+        where=f"params.yaml pipelines.{name}",
+        fix=f"choose {' or '.join(acting)}" if acting else "choose another dataset",
     )
 
 

@@ -14,7 +14,7 @@ import typer
 
 from components.errors import ParamsError, TidemillError
 
-from . import backfills, champions, codes, lineage, retraining, samples, upkeep
+from . import backfills, champions, codes, datasets, lineage, retraining, samples, upkeep
 from .codes import IgnoreExtra, Output, RowId, Source
 from .printing import AsJson, show
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from components.plan import Project
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-data = typer.Typer(no_args_is_help=True, help="Datasets: fetch them, add your own.")
-app.add_typer(data, name="data")
+datasets.add(app)
 champions.add(app)
 codes.add(app)
 backfills.add(app)
@@ -201,36 +200,6 @@ def schema(output: Annotated[Path, typer.Argument()] = Path("params.schema.json"
 
     receipts.write_file(output.resolve(), params.schema().encode())
     print(output)
-
-
-@data.command()
-def fetch(names: Annotated[list[str] | None, typer.Argument(metavar="[DATASET]...")] = None) -> None:
-    """Build datasets under data/ where they are absent or their source has changed; check them against data.dvc."""
-    from components import versioning
-
-    project = _project()
-    versioning.fetch(project.workspace, project.params, names or None, project.say, record=True)
-
-
-@data.command()
-def add(
-    name: str,
-    path: Path,
-    target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
-    text: Annotated[str | None, typer.Option(help="The column of free text to learn from, and nothing else.")] = None,
-    series: Annotated[
-        str | None, typer.Option(help="Columns that are the steps of a series, as 't*'; files: a csv is a series.")
-    ] = None,
-    user: Annotated[str | None, typer.Option(help="The column that says who gave the rating.")] = None,
-    item: Annotated[str | None, typer.Option(help="The column that says what was rated.")] = None,
-) -> None:
-    """Bring a table of your own under data/ and DVC, and name it in params.yaml."""
-    from components import versioning
-
-    project = _project()
-    given = {"target": target, "text": text, "series": series, "user": user, "item": item}
-    said = {key: value for key, value in given.items() if value is not None}
-    versioning.add(project.workspace, name, path, said, project.say)
 
 
 # ── small steps ─────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 """The table of datasets, and how a dataset's promises and rows are had, wherever it comes from.
 
-A dataset of your own needs no line here: name its module as `source: package.module` in params.yaml, or its file
-as `table: PATH`.
+A dataset of your own needs no line here: name its module as `source: package.module` in params.yaml, its file as
+`table: PATH`, or an environment to record episodes of as `environment: ID`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Dataset(Protocol):
 
 
 def module(name: str, block: DatasetBlock) -> Dataset:
-    """The module of a dataset that is not a table."""
+    """The module of a dataset that is neither a table nor an environment."""
     from ..errors import ParamsError
 
     source = block.source or name
@@ -81,10 +81,16 @@ def module(name: str, block: DatasetBlock) -> Dataset:
 
 
 def expectations(workspace: Workspace, name: str, block: DatasetBlock) -> Expectations:
-    """What a dataset promises. Those of a table are inferred and written to expectations/NAME.yaml if absent.
+    """What a dataset promises. What a table or an environment does is inferred and written to expectations/NAME.yaml
+    if absent.
 
-    Raises ParamsError with a line for each fault in that file, DataError if the table cannot be read.
+    Raises ParamsError with a line for each fault in that file, DataError if the table cannot be read, or the
+    environment not be recorded.
     """
+    if block.environment:
+        from . import environment
+
+        return environment.expectations(workspace, name, environment.named(name, block))
     if not block.table:
         return module(name, block).expectations()
     from .table import expectations as stated
@@ -110,6 +116,12 @@ def recipe(workspace: Workspace, name: str, block: DatasetBlock, say: Callable[[
     """How data/NAME.parquet is made; `say` is told what is downloaded. Raises as `expectations` does."""
     from . import packages
 
+    if block.environment:
+        from . import environment
+
+        recorded = environment.named(name, block)
+        environment.expectations(workspace, name, recorded)
+        return Recipe(recorded.note(), recorded.rows, False)
     if not block.table:
         found = module(name, block)
         read = packages.Reader(workspace.state / "packages", lambda text: say(f"{name}: {text}"))

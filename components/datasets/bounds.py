@@ -44,7 +44,7 @@ def rule(found: Found, train: pa.ChunkedArray, smallest: int) -> ColumnRule:
     if stated.is_learnt_text:
         update |= _text_bounds(values)
     if found.role != "id" and found.kind in ("number", "tensor"):
-        update["min"], update["max"] = _number_bounds(_elements(values))
+        update["min"], update["max"] = numbers(values)
     if found.kind == "date":
         update["min"], update["max"] = _date_bounds(values)
     if found.kind == "category" and found.role == "input":
@@ -84,6 +84,11 @@ def _elements(values: pa.ChunkedArray) -> np.ndarray:
     return numbers[np.isfinite(numbers)]
 
 
+def numbers(values: pa.ChunkedArray) -> tuple[float | None, float | None]:
+    """Between which numbers the values of a column, or the elements of its tensors, may be if they are like these."""
+    return _number_bounds(_elements(values))
+
+
 def _number_bounds(numbers: np.ndarray) -> tuple[float | None, float | None]:
     if not len(numbers):
         return None, None
@@ -94,7 +99,7 @@ def _number_bounds(numbers: np.ndarray) -> tuple[float | None, float | None]:
         apart * (10 if _has_long_tail(*side) else 1) for side in ((high, quartiles), (-low, -quartiles[::-1]))
     )
     positive = low == 0 or low >= apart / 5
-    return _outward(max(low - below, 0.0) if positive else low - below, -1), _outward(high + above, 1)
+    return outward(max(low - below, 0.0) if positive else low - below, -1), outward(high + above, 1)
 
 
 def _has_long_tail(end: float, quartiles: np.ndarray) -> bool:
@@ -104,7 +109,7 @@ def _has_long_tail(end: float, quartiles: np.ndarray) -> bool:
     return beyond > TAIL * wide or (beyond > TAIL / 2 * wide and third - middle > SKEW * (middle - first))
 
 
-def _outward(x: float, way: int) -> float:
+def outward(x: float, way: int) -> float:
     """The next number in that direction that has two digits."""
     if x == 0:
         return 0.0

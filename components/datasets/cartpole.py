@@ -8,25 +8,17 @@ reward 1.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pyarrow as pa
-
 from ..expectations import ColumnRule, Expectations
-from . import episodes
-from .packages import Member
+from .episodes import Recorder
 
-ENVIRONMENT, EPISODES = "CartPole-v1", 100
-SOURCE = f"gymnasium==1.4.0 {ENVIRONMENT} {EPISODES} episodes"
-
-
-def build(_: Callable[[Member], bytes]) -> pa.Table:
-    return episodes.record(ENVIRONMENT, EPISODES)
+RECORDER = Recorder("cartpole", "CartPole-v1")
+SOURCE = f"gymnasium==1.4.0 {RECORDER.environment} {RECORDER.count} episodes"
+build = RECORDER.build
 
 
 def expectations() -> Expectations:
-    return episodes.expectations(
-        *(ENVIRONMENT, EPISODES, 500),
+    return RECORDER.expectations(
+        500,
         # Beyond 2.4 m or 0.21 rad an episode ends; random pushes move the pole at some 3 rad/s.
         observation=ColumnRule(kind="tensor", dtype="float32", shape=(4,), min=-5, max=5),
         action=ColumnRule(role="ignored", kind="number", min=0, max=1),

@@ -9,26 +9,19 @@ One row: observation float32 [3] (cosine and sine of the angle from upright, its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-
-import pyarrow as pa
 
 from ..expectations import ColumnRule, Expectations
-from . import episodes
-from .packages import Member
+from .episodes import Recorder
 
-ENVIRONMENT, EPISODES = "Pendulum-v1", 100
-SOURCE = f"gymnasium==1.4.0 {ENVIRONMENT} {EPISODES} episodes"
+RECORDER = Recorder("pendulum", "Pendulum-v1")
+SOURCE = f"gymnasium==1.4.0 {RECORDER.environment} {RECORDER.count} episodes"
 LOWEST = -(math.pi**2 + 0.1 * 8**2 + 0.001 * 2**2)  # hanging down, at full speed and torque
-
-
-def build(_: Callable[[Member], bytes]) -> pa.Table:
-    return episodes.record(ENVIRONMENT, EPISODES)
+build = RECORDER.build
 
 
 def expectations() -> Expectations:
-    return episodes.expectations(
-        *(ENVIRONMENT, EPISODES, 200),
+    return RECORDER.expectations(
+        200,
         observation=ColumnRule(kind="tensor", dtype="float32", shape=(3,), min=-8, max=8),
         action=ColumnRule(role="ignored", kind="tensor", dtype="float32", shape=(1,), min=-2, max=2),
         reward=ColumnRule(role="ignored", kind="number", min=LOWEST, max=0),

@@ -1,4 +1,4 @@
-"""expectations/NAME.yaml: what a table promises, written once and then its owner's to edit."""
+"""expectations/NAME.yaml: what a table or recorded episodes promise, written once and then its owner's to edit."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .. import receipts
 from ..errors import ParamsError
 from ..expectations import ColumnRule, Expectations
 from ..faults import fault, faults
+from .episodes import COLUMNS, OBSERVATION
 
 HEAD = """\
 What {name} promises: inferred once from its training rows, then yours to edit. It is never written again;
@@ -42,6 +43,16 @@ class_share  lowest share of training rows that the rarest class may have
 leakage      highest score on held-out rows that one column alone may reach in predicting the target
 ratings      where the target is what a user gave an item, the two columns and the highest shares of rows whose pair is
              rated again (repeats), and of val and test rows whose user or item is not among the training rows
+"""
+
+ENVIRONMENT_HEAD = """\
+What {name} promises: inferred once from recorded episodes, then yours to edit. It is never written again;
+delete it to have it inferred anew.
+
+environment           as params.yaml has it, and so environment_settings and environment_wrappers, the innermost first
+role, kind            of each column; the observation is what is learnt from
+min max               bounds of a number, or of every element of a tensor
+dtype, shape          of a tensor
 """
 
 
@@ -69,22 +80,43 @@ def read(file: Path) -> Expectations:
 
 def write(file: Path, expectations: Expectations, remarks: Mapping[str, str]) -> None:
     """Write the file in one step. `remarks` are for single columns."""
-    document = CommentedMap(columns=CommentedMap())
+    columns = _columns(expectations, remarks)
+    head, document = (HEAD, _of_rows) if not expectations.environment else (ENVIRONMENT_HEAD, _of_episodes)
+    written = document(expectations, columns)
+    written.yaml_set_start_comment(head.format(name=file.stem))
+    yaml = YAML()
+    yaml.width = 120
+    text = io.StringIO()
+    yaml.dump(written, text)
+    receipts.write_file(file, text.getvalue().encode())
+
+
+def _columns(expectations: Expectations, remarks: Mapping[str, str]) -> CommentedMap:
+    written = CommentedMap()
     for name, rule in expectations.columns.items():
         stated = CommentedMap({k: _as_written(v) for k, v in rule.model_dump(exclude_defaults=True).items()})
         if remarks.get(name):
             stated.yaml_add_eol_comment(remarks[name], "kind")
-        document["columns"][name] = stated
-    document["duplicates"] = CommentedMap(expectations.duplicates.model_dump())
+        written[name] = stated
+    return written
+
+
+def _of_rows(expectations: Expectations, columns: CommentedMap) -> CommentedMap:
+    document = CommentedMap(columns=columns, duplicates=CommentedMap(expectations.duplicates.model_dump()))
     if expectations.ratings:
         document["ratings"] = CommentedMap(expectations.ratings.model_dump())
     document["class_share"], document["leakage"] = expectations.class_share, expectations.leakage
-    document.yaml_set_start_comment(HEAD.format(name=file.stem))
-    yaml = YAML()
-    yaml.width = 120
-    text = io.StringIO()
-    yaml.dump(document, text)
-    receipts.write_file(file, text.getvalue().encode())
+    return document
+
+
+def _of_episodes(expectations: Expectations, columns: CommentedMap) -> CommentedMap:
+    document = CommentedMap(environment=expectations.environment)
+    if expectations.environment_settings:
+        document["environment_settings"] = expectations.environment_settings
+    if expectations.environment_wrappers:
+        document["environment_wrappers"] = _as_written(expectations.environment_wrappers)
+    document["columns"] = columns
+    return document
 
 
 def _as_written(value: Any) -> Any:
@@ -107,6 +139,18 @@ def _dates_as_text(raw: Any) -> None:
 
 def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
     """Faults that one value alone does not show."""
+    yield from _episode_checks(read) if read.environment else _row_checks(read)
+    for key in ("environment_settings", "environment_wrappers"):
+        if getattr(read, key) and not read.environment:
+            yield (key,), f"got {key} without an environment, expected both"
+    for name, rule in read.columns.items():
+        at = ("columns", name)
+        if rule.kind == "tensor" and not (rule.dtype and rule.shape):
+            yield (*at, "kind"), "got a tensor without dtype and shape, expected both"
+        yield from _bound_checks(rule, at)
+
+
+def _row_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
     for role in ("target", "id"):
         named = [name for name, rule in read.columns.items() if rule.role == role]
         for name in named[1:]:
@@ -130,14 +174,21 @@ def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
             )
         if rule.role == "target" and rule.values is not None and len(set(rule.values)) < 2:
             yield (*at, "values"), f"got {rule.values!r}, expected two classes at least"
-        if rule.kind == "tensor" and not (rule.dtype and rule.shape):
-            yield (*at, "kind"), "got a tensor without dtype and shape, expected both"
         if rule.longest is not None and rule.kind != "text":
             yield (*at, "longest"), f"got a length for a {rule.kind}, expected one of a text"
         if rule.parts and len(rule.parts) not in (math.prod(rule.shape), *rule.shape[:1]):
             expected = f"one for each of {math.prod(rule.shape)} elements, or for each channel"
             yield (*at, "parts"), f"got {len(rule.parts)} parts for shape {list(rule.shape)}, expected {expected}"
-        yield from _bound_checks(rule, at)
+
+
+def _episode_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
+    absent = [name for name in ("id", *COLUMNS) if name not in read.columns]
+    if absent:
+        yield ("columns",), f"got no column {', '.join(absent)}, expected all that recorded episodes have"
+    for name, rule in read.columns.items():
+        role = {"id": "id", OBSERVATION: "input"}.get(name, "ignored")
+        if rule.role != role:
+            yield ("columns", name, "role"), f"got {rule.role!r}, expected {role}, as recorded episodes have it"
 
 
 def _inputs(read: Expectations) -> list[str]:

@@ -10,25 +10,17 @@ joints' velocities rad/s, fingertip minus target x, y in m), action float32 [2] 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pyarrow as pa
-
 from ..expectations import ColumnRule, Expectations
-from . import episodes
-from .packages import Member
+from .episodes import Recorder
 
-ENVIRONMENT, EPISODES = "Reacher-v5", 100
-SOURCE = f"gymnasium==1.4.0 mujoco==4.0.0 {ENVIRONMENT} {EPISODES} episodes"
-
-
-def build(_: Callable[[Member], bytes]) -> pa.Table:
-    return episodes.record(ENVIRONMENT, EPISODES)
+RECORDER = Recorder("reacher", "Reacher-v5")
+SOURCE = f"gymnasium==1.4.0 mujoco==4.0.0 {RECORDER.environment} {RECORDER.count} episodes"
+build = RECORDER.build
 
 
 def expectations() -> Expectations:
-    return episodes.expectations(
-        *(ENVIRONMENT, EPISODES, 50),
+    return RECORDER.expectations(
+        50,
         # Only velocities go beyond ±1, and nothing bounds them but friction.
         observation=ColumnRule(kind="tensor", dtype="float32", shape=(10,), min=-100, max=100),
         action=ColumnRule(role="ignored", kind="tensor", dtype="float32", shape=(2,), min=-1, max=1),

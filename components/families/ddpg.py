@@ -224,6 +224,7 @@ class Ddpg:
     learning: ClassVar[Learning] = "reinforcement"
     tasks: ClassVar[tuple[Task, ...]] = ("control",)
     kinds: ClassVar[tuple[Kind, ...]] = ("tensor",)
+    actions: ClassVar[tuple[Kind, ...]] = ("tensor",)
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:  # noqa: ARG002

@@ -194,6 +194,7 @@ class Dqn:
     learning: ClassVar[Learning] = "reinforcement"
     tasks: ClassVar[tuple[Task, ...]] = ("control",)
     kinds: ClassVar[tuple[Kind, ...]] = ("tensor",)
+    actions: ClassVar[tuple[Kind, ...]] = ("number",)
     Settings: ClassVar[type[Settings]] = Settings
 
     def objective(self, spec: Spec) -> Objective:  # noqa: ARG002

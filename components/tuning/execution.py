@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,16 @@ _registering = threading.Lock()
 def run(course: Course) -> None:
     """Learn all that is left, on the session that is held or one for this sweep alone."""
     request = course.request
-    package = families.import_path(request.family).partition(".")[0].partition(":")[0]
+    packages = {families.import_path(request.family).partition(".")[0].partition(":")[0], *request.data.spec.packages}
     with contextlib.ExitStack() as stack:
-        share = stack.enter_context(sessions.share(request.resources.cpus, package))
+        share = stack.enter_context(sessions.share(request.resources.cpus, packages))
         folder = stack.enter_context(rays.folder())
         stack.enter_context(signals.put_back(signal.SIGTERM, signal.SIGUSR1))
         workers = _Workers(course, share, request.resources)
         _keep_secrets()
         workers.slots()  # raises before anything starts, if there can be none
         handed = _Segments(course, workers)
-        told = ray.put(lesson(course, share, package))
+        told = ray.put(lesson(course, share, packages))
         resources = {"cpu": request.resources.cpus, "gpu": request.resources.gpus}
         try:
             tune.run(
@@ -77,7 +77,7 @@ def run(course: Course) -> None:
             raise
 
 
-def lesson(course: Course, share: Share, package: str) -> Lesson:
+def lesson(course: Course, share: Share, packages: Set[str]) -> Lesson:
     request = course.request
     return Lesson(
         family=request.family,
@@ -88,7 +88,7 @@ def lesson(course: Course, share: Share, package: str) -> Lesson:
         storage=request.storage,
         checkpoint_every_s=request.checkpoint_every_s,
         token=course.lease.token,
-        folders=() if share.joined else (str(rays.import_folder(package).parent),),
+        folders=() if share.joined else tuple(sorted({str(rays.import_folder(name).parent) for name in packages})),
         environment=_for_storage() if share.joined else {},
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from ..errors import ParamsError
@@ -71,13 +71,13 @@ def _holding(address: str | None) -> Iterator[_Session]:
 
 
 @contextlib.contextmanager
-def share(cpus: int, package: str) -> Iterator[Share]:
-    """Take part in the session that is held, or in one at RAY_ADDRESS, with a package that workers must import."""
+def share(cpus: int, packages: Set[str]) -> Iterator[Share]:
+    """Take part in the session that is held, or in one at RAY_ADDRESS, with packages that workers must import."""
     with _holding(os.environ.get("RAY_ADDRESS")) as held:
         with _changed:
-            if held.address and package not in held.shipped:
+            if held.address and not packages <= held.shipped:
                 _changed.wait_for(lambda: not held.shares)
-                _ship(held, package)
+                _ship(held, packages)
             mine = Share(cpus, held.address is not None)
             held.shares.append(mine)
         try:
@@ -112,8 +112,8 @@ def _entered(address: str | None) -> _Session:
     return _Session(rays.named(address), shipped, leave=rays.entered(rays.named(address), shipped))
 
 
-def _ship(held: _Session, package: str) -> None:
-    """Join the cluster again with one more package: what workers can import is fixed when a driver joins."""
+def _ship(held: _Session, packages: Set[str]) -> None:
+    """Join the cluster again with more packages: what workers can import is fixed when a driver joins."""
     held.leave.close()
-    held.shipped |= {package}
+    held.shipped |= packages
     held.leave = rays.entered(held.address, held.shipped)

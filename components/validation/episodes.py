@@ -16,12 +16,9 @@ from numpy.typing import NDArray
 
 from .. import environments
 from ..contract import SPLITS, Data, Spec
+from ..datasets.episodes import ACTION, OBSERVATION
 from ..errors import DataError
 from ..tensors import blocks
-
-EPISODE, STEP, OBSERVATION, ACTION, REWARD = "episode", "step", "observation", "action", "reward"
-ENDS = ("terminated", "truncated")
-COLUMNS = (EPISODE, STEP, OBSERVATION, ACTION, REWARD, *ENDS)
 
 
 def outside(data: Data) -> pd.DataFrame:
@@ -71,9 +68,16 @@ def _outside(column: pa.ChunkedArray, low_E: NDArray[Any], high_E: NDArray[Any],
     kind = column.type
     if isinstance(kind, pa.FixedShapeTensorType) and math.prod(kind.shape) == low_E.size:
         parts = [elements for elements, _ in blocks(column)]
+        low_E, high_E = (_recorded(edge_E, kind.value_type) for edge_E in (low_E, high_E))
     elif low_E.size == 1 and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         parts = [column.to_numpy()[:, None]]
     else:
         return np.full(len(column), low_E.size)
     inside = [(part >= low_E) & (part <= high_E) & ((part == np.floor(part)) | (not whole)) for part in parts]
     return np.concatenate([np.zeros(0, np.int64), *((~i).sum(axis=1) for i in inside)])
+
+
+def _recorded(edge_E: NDArray[Any], kind: pa.DataType) -> NDArray[Any]:
+    """An edge as rows of that type have it: float32 may have 0.1 a little above what float64 has."""
+    with np.errstate(over="ignore"):  # the largest float64 is no bound
+        return edge_E.astype(kind.to_pandas_dtype()) if pa.types.is_floating(kind) else edge_E

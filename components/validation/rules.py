@@ -17,9 +17,10 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import Column
 
 from ..contract import SPLIT, SPLITS
+from ..datasets import episodes
 from ..expectations import ColumnRule, Expectations
 from ..tensors import is_series
-from . import alike, episodes, rated
+from . import alike, rated
 from .checks import (
     ExpectClassesToBeBalanced,
     ExpectColumnMissingShareToBeAtMost,

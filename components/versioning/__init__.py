@@ -9,14 +9,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from .. import datasets, intake, params, receipts
-from ..contract import SPLIT
+from ..contract import SPLIT, Json
 from ..datasets import parquet, series, sources, splits
 from ..digests import digest
 from ..errors import DataError, DatasetChanged, ParamsError
@@ -29,6 +29,7 @@ __all__ = [
     "DataVersion",
     "Fetched",
     "add",
+    "add_environment",
     "clear_stale_lock",
     "commit",
     "data_version",
@@ -113,6 +114,34 @@ def add(workspace: Workspace, name: str, path: Path, said: Mapping[str, str], sa
         say(f"{name}: added to {workspace.params.name}; what it promises is in expectations/{name}.yaml")
     files = [workspace.data(name), *intake.files(place).values()]
     return Fetched(name, "built", md5, _record(workspace, files, say))
+
+
+def add_environment(workspace: Workspace, name: str, said: Mapping[str, Json], say: Say) -> Fetched:
+    """Record an environment's episodes as dataset `name`, add the dataset's block, which is `said`, to params.yaml, and
+    name the rows in data.dvc. Where that block is there already, they are recorded again if anything else is new.
+
+    Raises ParamsError if the name is taken by something else, DataError if the environment is no use; then nothing has
+    changed.
+    """
+    _check_name(name)
+    block, stands = DatasetBlock(**said), params.load(workspace).datasets.get(name)
+    if stands not in (None, block):
+        raise ParamsError(
+            f"dataset {name!r} is there already, and its block is another",
+            where=f"params.yaml datasets.{name}",
+            fix=f"choose another name, or edit the block and run `tidemill data fetch {name}`",
+        )
+    expected = workspace.expectations(name).is_file()
+    try:
+        fetched = _fetch(workspace, name, block, say, record=False)
+    except BaseException:
+        if not expected:
+            workspace.expectations(name).unlink(missing_ok=True)
+        raise
+    if stands is None:
+        blocks.add_dataset(workspace, name, said)
+        say(f"{name}: added to {workspace.params.name}; what it promises is in expectations/{name}.yaml")
+    return replace(fetched, recorded=_record(workspace, [workspace.data(name)], say))
 
 
 def data_version(workspace: Workspace, name: str) -> DataVersion:
@@ -226,12 +255,7 @@ def _md5(workspace: Workspace, file: Path) -> str:
 
 def _block_for(workspace: Workspace, name: str, path: Path, said: Mapping[str, str]) -> DatasetBlock:
     """The dataset's block in params.yaml, or the one that it is to get, of which `said` is all but the place."""
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError:
-        raise ParamsError(
-            f"{name!r} is no name for a dataset", fix="use letters, digits, - and _ (63 at most)"
-        ) from None
+    _check_name(name)
     source = path.expanduser()
     files = intake.files(source)
     place = f"data/sources/{name}{'' if source.is_dir() else source.suffix.lower()}"
@@ -255,6 +279,15 @@ def _block_for(workspace: Workspace, name: str, path: Path, said: Mapping[str, s
         if value != stands:
             raise ParamsError(f"{key} is {stands!r} already, got {value!r}", where=where, fix="edit the block first")
     return block
+
+
+def _check_name(name: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise ParamsError(
+            f"{name!r} is no name for a dataset", fix="use letters, digits, - and _ (63 at most)"
+        ) from None
 
 
 def _copy(source: Path, place: Path) -> int:

@@ -11,11 +11,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from .. import receipts
+from ..contract import Json
 from ..errors import ParamsError
 from ..workspace import Workspace
 
 
-def add_dataset(workspace: Workspace, name: str, block: Mapping[str, str]) -> None:
+def add_dataset(workspace: Workspace, name: str, block: Mapping[str, Json]) -> None:
     """Add a block under `datasets`, after those that are there. The name must be new."""
     file = workspace.params
     text = file.read_text(encoding="utf-8")
@@ -31,7 +32,7 @@ def add_dataset(workspace: Workspace, name: str, block: Mapping[str, str]) -> No
     receipts.write_file(file, added.encode())
 
 
-def _inserted(text: str, before: CommentedMap, name: str, block: Mapping[str, str]) -> str:
+def _inserted(text: str, before: CommentedMap, name: str, block: Mapping[str, Json]) -> str:
     datasets = before.get("datasets")
     if not datasets or datasets.fa.flow_style():
         return _rewritten(before, name, block)
@@ -46,7 +47,7 @@ def _inserted(text: str, before: CommentedMap, name: str, block: Mapping[str, st
     return "".join([*lines[:end], textwrap.indent(_dumped({name: dict(block)}), " " * indent), *lines[end:]])
 
 
-def _rewritten(before: CommentedMap, name: str, block: Mapping[str, str]) -> str:
+def _rewritten(before: CommentedMap, name: str, block: Mapping[str, Json]) -> str:
     """Where `datasets` is absent or stands on one line, there is no line to add to."""
     datasets = CommentedMap(before.get("datasets") or {})
     datasets[name] = CommentedMap(block)

@@ -22,7 +22,7 @@ def without_ray(patch: pytest.MonkeyPatch) -> None:
 
 
 def _learn_all(course: Course) -> None:
-    lesson = execution.lesson(course, SimpleNamespace(joined=True), "components")  # type: ignore[arg-type]
+    lesson = execution.lesson(course, SimpleNamespace(joined=True), {"components"})  # type: ignore[arg-type]
     threads = torch.get_num_threads()  # a trial has its own, in a process of its own
     try:
         while (segment := course.next()) is not None:

@@ -63,7 +63,7 @@ for name, settings in KINDS.items():
 
 
 def recorded(environment: str, count: int = 20) -> Data:
-    rows = episodes.record(environment, count)
+    rows = episodes.Recorder("valley", environment, count).record().rows
     spec = Spec("valley", "control", POSITION, environment=environment)
     return Data(spec, {split: rows.filter(pc.equal(rows["split"], split)) for split in SPLITS})
 

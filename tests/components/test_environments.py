@@ -169,17 +169,17 @@ def test_an_environments_settings_and_wrappers_are_the_datasets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "why", "fix"),
     [
-        ({"environment_settings": {"speed": 3}}, "speed"),
-        ({"environment_wrappers": ("gymnasium.wrappers:Nothing",)}, "Nothing"),
-        ({"environment_wrappers": ("nowhere_at_all:Nothing",)}, "nowhere_at_all"),
+        ({"environment_settings": {"speed": 3}}, "speed", "its environment_settings"),
+        ({"environment_wrappers": ("gymnasium.wrappers:Nothing",)}, "Nothing", "name it as package.module:Class"),
+        ({"environment_wrappers": ("nowhere_at_all:Nothing",)}, "nowhere_at_all", "name it as package.module:Class"),
     ],
 )
-def test_settings_and_wrappers_that_there_are_not_are_named(change: dict[str, Any], why: str) -> None:
+def test_settings_and_wrappers_that_there_are_not_are_named(change: dict[str, Any], why: str, fix: str) -> None:
     with pytest.raises(DataError, match=why) as caught:
         environments.make(dataclasses.replace(spec("Corridor-v0"), **change), "Discrete")
-    assert "settings and wrappers in the dataset" in str(caught.value)
+    assert fix in str(caught.value)
 
 
 # ── what goes wrong in it ───────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from components import datasets, params, plan, receipts, versioning
+from components.datasets import cartpole, pendulum
 from components.errors import ParamsError
 from components.expectations import ColumnRule, Expectations
 from components.plan import Project, Resolved, Stage
@@ -146,3 +147,17 @@ def test_a_family_that_cannot_serve_the_data(bench: Bench) -> None:
         ParamsError, match="family 'dqn' does control, dataset 'digits' offers classification or anomaly"
     ):
         bench.resolved(PARAMS.replace("family: mlp", "family: dqn"))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "family", "said"),
+    [
+        (pendulum, "dqn", r"are one of a few \(Discrete\); those of environment 'Pendulum-v1' are (.|\n)*choose ddpg"),
+        (cartpole, "ddpg", r"within bounds \(Box\); those of environment 'CartPole-v1' are one (.|\n)*choose dqn"),
+        (pendulum, "mlp", r"dataset 'digits' offers control(.|\n)*choose dqn or ddpg"),
+    ],
+)
+def test_a_family_that_acts_in_another_way_is_refused(bench: Bench, recorded: Any, family: str, said: str) -> None:
+    bench.promises = recorded.expectations()
+    with pytest.raises(ParamsError, match=said):
+        bench.resolved(PARAMS.replace("family: mlp", f"family: {family}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -361,9 +362,8 @@ def test_steps_out_of_their_spaces_and_rewards_out_of_range(episodes, tmp_path):
 
 def test_an_action_of_several_floats_is_held_to_its_bounds(tmp_path):
     from components.datasets import pendulum
-    from components.datasets.episodes import record
 
-    whole = record(pendulum.ENVIRONMENT, 5).drop(["split"])
+    whole = dataclasses.replace(pendulum.RECORDER, count=5).record().rows.drop(["split"])
     swings = {split: whole.slice(400 * i, 400 if i < 2 else 200) for i, split in enumerate(("train", "val", "test"))}
     assert failures(swings, pendulum.expectations(), tmp_path) == {}
     torque = swings["train"]["action"].combine_chunks().to_numpy_ndarray().copy()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -315,6 +316,50 @@ def test_adding_what_is_no_use_changes_nothing(
         versioning.add(workspace, name, tmp_path / "given.csv", {"target": target} if target else {}, lambda _: None)
     assert sorted(p for p in workspace.root.rglob("*") if ".tidemill" not in p.parts and p.is_file()) == before
     assert workspace.params.read_text() == text
+
+
+def test_an_environment_is_recorded_named_and_promised(workspace: Workspace) -> None:
+    said: list[str] = []
+    block = {"environment": "CartPole-v1", "environment_settings": {"max_episode_steps": 20}, "episodes": 5}
+    added = versioning.add_environment(workspace, "poles", block, said.append)
+    assert added.action == "built" and added.recorded
+    assert workspace.params.read_text() == (
+        "datasets:  # ours\n"
+        "  boats: {table: boats.csv, target: sold}\n"
+        "  nets:\n    table: nets.csv  # from the harbour\n    target: sold\n"
+        "  poles:\n    environment: CartPole-v1\n    environment_settings:\n      max_episode_steps: 20\n"
+        "    episodes: 5\n"
+        "\n# what runs\npipelines: {}\n"
+    )
+    assert tracked.md5s(workspace) == {"data/poles.parquet": md5(workspace.data("poles"))}
+    assert "poles: added to params.yaml; what it promises is in expectations/poles.yaml" in said
+    assert fetch(workspace, "poles") == (["unchanged"], [])
+    again = versioning.add_environment(workspace, "poles", block, lambda _: None)
+    assert (again.action, again.recorded, again.md5) == ("unchanged", False, added.md5)
+    text = workspace.params.read_text()
+    workspace.params.write_text(text.replace("episodes: 5", "episodes: 6"))
+    assert fetch(workspace, "poles")[0] == ["built"], "more episodes are other rows, and nothing that was promised"
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "fault"),
+    [
+        ("poles", {"environment": "CartPool-v1"}, r"no environment 'CartPool-v1'"),
+        ("poles", {"environment": "CartPole-v1", "environment_wrappers": ["gymnasium"]}, r"no wrapper 'gymnasium'"),
+        ("poles", {"environment": "CliffWalking-v1", "episodes": 5}, r"observations are Discrete\(48\), not a Box"),
+        ("boats", {"environment": "CartPole-v1"}, r"dataset 'boats' is there already, and its block is another"),
+        ("../poles", {"environment": "CartPole-v1"}, r"is no name for a dataset"),
+    ],
+)
+def test_adding_an_environment_that_is_no_use_changes_nothing(
+    workspace: Workspace, name: str, block: dict[str, Any], fault: str
+) -> None:
+    before = {p: p.read_bytes() for p in workspace.root.rglob("*") if ".tidemill" not in p.parts and p.is_file()}
+    with pytest.raises((ParamsError, DataError), match=fault):
+        versioning.add_environment(workspace, name, block, lambda _: None)
+    assert before == {
+        p: p.read_bytes() for p in workspace.root.rglob("*") if ".tidemill" not in p.parts and p.is_file()
+    }
 
 
 @pytest.mark.parametrize(
