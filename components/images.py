@@ -85,3 +85,16 @@ def augmented(x_BCHW: torch.Tensor, strength: float, flip: bool = False) -> torc
     map_B23 = torch.cat([torch.stack(rows, 1).reshape(count, 2, 2), move_B2[:, :, None]], 2)
     grid = functional.affine_grid(map_B23, list(x_BCHW.shape), align_corners=False)
     return functional.grid_sample(x_BCHW, grid, padding_mode="border", align_corners=False)
+
+
+def moved(x_BCHW: torch.Tensor, share: float) -> torch.Tensor:
+    """Each image moved by up to this share of its sides, whole pixels. What comes in is 0."""
+    if not share:
+        return x_BCHW
+    count, _, height, width = x_BCHW.shape
+    far = [round(side * share) for side in (height, width)]
+    padded_BHWC = functional.pad(x_BCHW, (far[1], far[1], far[0], far[0])).permute(0, 2, 3, 1)
+    down_B11, across_B11 = (torch.randint(0, 2 * most + 1, (count, 1, 1), device=x_BCHW.device) for most in far)
+    of_B11, down_H1, across_W = (torch.arange(size, device=x_BCHW.device) for size in (count, height, width))
+    moved_BHWC = padded_BHWC[of_B11[:, None, None], down_B11 + down_H1[:, None], across_B11 + across_W]
+    return moved_BHWC.permute(0, 3, 1, 2)

@@ -13,7 +13,6 @@ from components import anomalies, families, fidelity, grids, images, metrics
 from components.contract import Data
 from components.families.diffusion import TIMES
 from components.families.gan import Net as Gan
-from components.families.gan import moved
 
 from . import Plain
 
@@ -155,13 +154,13 @@ def _contest(net: Gan, data: Data, train_NCHW: torch.Tensor) -> Iterator[float]:
         for rows in order.tensor_split(steps):
             with torch.no_grad():
                 false = made(len(rows))
-            says, of_false = (net.critic(moved(x, settings.augment)) for x in (train_NCHW[rows], false))
+            says, of_false = (net.critic(images.moved(x, settings.augment)) for x in (train_NCHW[rows], false))
             loss = functional.relu(1 - says).mean() + functional.relu(1 + of_false).mean()
             critic.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             critic.step()
             total += loss.item()
-            loss = -net.critic(moved(made(len(rows)), settings.augment)).mean()
+            loss = -net.critic(images.moved(made(len(rows)), settings.augment)).mean()
             generator.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             generator.step()

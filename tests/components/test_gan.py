@@ -13,7 +13,7 @@ import torch
 
 from components.contract import SPLITS, Data, Generative
 from components.errors import BadInput, ParamsError
-from components.families.gan import Gan, moved
+from components.families.gan import Gan
 
 from .cases import Case, bytes_of, images, one_thread, stored  # noqa: F401
 from .cases import learnt as taught
@@ -72,15 +72,6 @@ def test_samples_are_rows_of_the_dataset_and_hang_on_nothing_but_the_seed() -> N
     assert -3.0 <= pixels.min() < 0 < pixels.max() <= 5.5
     assert len(Gan().sample(net, 0, 3)) == 0
     assert isinstance(Gan(), Generative)
-
-
-def test_images_move_by_whole_pixels_each_its_own_way() -> None:
-    torch.manual_seed(0)
-    x_BCHW = torch.ones(64, 1, 8, 8)
-    kept_B = moved(x_BCHW, 0.25).flatten(1).sum(1)
-    assert kept_B.min() >= 36 and len(kept_B.unique()) > 3, "two pixels at most in each direction"
-    assert set(moved(x_BCHW, 0.25).unique().tolist()) == {0.0, 1.0}
-    assert moved(x_BCHW, 0.0) is x_BCHW
 
 
 @pytest.mark.parametrize("hyper", [HINGE, WASSERSTEIN], ids=["hinge", "wasserstein"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from components.contract import Column, Spec
-from components.images import augmented, bounds, read, rows, scaled
+from components.images import augmented, bounds, moved, read, rows, scaled
 
 X_BCHW = torch.rand(6, 2, 10, 14, generator=torch.Generator().manual_seed(0))
 
@@ -71,3 +71,12 @@ def test_made_pixels_stay_within_the_bounds() -> None:
     spec = Spec("pixels", "generation", (Column("image", "tensor", "uint8", (1, 1, 3)),))
     made = rows(spec, torch.tensor([[[[-0.5, 0.5, 1.5]]]]), torch.tensor([0.0, 255.0]))
     assert made["image"].to_numpy_ndarray().ravel().tolist() == [0, 128, 255]
+
+
+def test_images_move_by_whole_pixels_each_its_own_way() -> None:
+    torch.manual_seed(0)
+    x_BCHW = torch.ones(64, 1, 8, 8)
+    kept_B = moved(x_BCHW, 0.25).flatten(1).sum(1)
+    assert kept_B.min() >= 36 and len(kept_B.unique()) > 3, "two pixels at most in each direction"
+    assert set(moved(x_BCHW, 0.25).unique().tolist()) == {0.0, 1.0}
+    assert moved(x_BCHW, 0.0) is x_BCHW
