@@ -78,7 +78,7 @@ class Settings:
     loss: str = "hinge"
     width: int = 16
     latent: int = 64
-    lr: float = 1e-3
+    lr: float = 2e-3
     critic_lr: float = 2.0
     critic_steps: int = 1
     penalty: float = 10.0
@@ -255,7 +255,7 @@ class Gan:
     def search_space(self, spec: Spec) -> Mapping[str, Domain]:  # noqa: ARG002
         return {
             "loss": Choice(LOSSES),
-            "lr": Uniform(5e-4, 2e-3, log=True, mutable=True),
+            "lr": Uniform(5e-4, 4e-3, log=True, mutable=True),
             "critic_lr": Choice((1.0, 2.0)),
         }
 
