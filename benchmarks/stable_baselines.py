@@ -90,5 +90,5 @@ def learnt(rival: Rival, spec: Spec, seed: int, steps: int) -> Metrics:
 
 def judged(agent: Any, spec: Spec, space: str, split: str) -> Outcomes:
     """What came of the split's episodes, the same that our nets are measured on."""
-    arena = environments.Arena(spec, space, environments.EPISODES[split])
+    arena = environments.measuring(spec, space, split)
     return environments.play(lambda x_NO: agent.predict(x_NO.numpy(), deterministic=True)[0], arena, split)

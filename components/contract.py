@@ -32,6 +32,10 @@ Kind: TypeAlias = Literal["number", "category", "date", "tensor", "text"]
 SPLITS = ("train", "val", "test")
 SPLIT, ROW = "split", "row"  # the split's column; the name that a row's number goes by where there is no id
 
+# Seeds of the episodes that measure a policy, one each, where a dataset says no others; training's begin above them.
+EVALUATION = {"train": range(50), "val": range(1_000_000, 1_000_050), "test": range(2_000_000, 2_000_100)}
+TRAINING_SEEDS = 2**24
+
 
 # ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -75,7 +79,8 @@ class Spec:
 
     `columns` are the inputs in order, without id, target and split. `classes` are the target's values as
     text, sorted, for classification and anomaly detection. `environment` is a gymnasium id, for control, with the
-    settings it is made with and the wrappers around it, the innermost first, as "package.module:Class". `user` and
+    settings it is made with and the wrappers around it, the innermost first, as "package.module:Class"; `evaluation`
+    has the seeds of the episodes that measure a policy on each split, in order, without a gap. `user` and
     `item` are the inputs that say who rated what, where the target is a rating. For text2text `columns` is one text
     and the target is the text that it becomes. Representation and generation learn from the inputs alone; a target, if
     there is one, is for reports.
@@ -92,6 +97,7 @@ class Spec:
     item: str | None = None
     environment_settings: Mapping[str, Json] = field(default_factory=dict, hash=False)
     environment_wrappers: tuple[str, ...] = ()
+    evaluation: Mapping[str, range] = field(default_factory=EVALUATION.copy, hash=False)
 
     @property
     def packages(self) -> frozenset[str]:
@@ -101,7 +107,12 @@ class Spec:
 
     def to_json(self) -> Json:
         made = dataclasses.asdict(self)
-        for later in ("environment_settings", "environment_wrappers"):  # as below
+        made["evaluation"] = {
+            split: {"episodes": len(seeds), "first_seed": seeds.start}
+            for split, seeds in self.evaluation.items()
+            if seeds != EVALUATION[split]
+        }
+        for later in ("environment_settings", "environment_wrappers", "evaluation"):  # as below
             if not made[later]:
                 del made[later]
         for column in made["columns"]:
@@ -114,7 +125,9 @@ class Spec:
     def from_json(cls, value: Json) -> Spec:
         columns = tuple(Column.from_json(c) for c in value["columns"])
         lists = {name: tuple(value.get(name, ())) for name in ("classes", "environment_wrappers")}
-        return cls(**{**value, **lists, "columns": columns})
+        told = value.get("evaluation", {})
+        seeds = {split: range(of["first_seed"], of["first_seed"] + of["episodes"]) for split, of in told.items()}
+        return cls(**{**value, **lists, "columns": columns, "evaluation": EVALUATION | seeds})
 
 
 @dataclass(frozen=True)

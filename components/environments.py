@@ -17,17 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .contract import Column, Data, Metrics, Outcomes, Spec, State
+from .contract import TRAINING_SEEDS, Column, Data, Metrics, Outcomes, Spec, State
 from .errors import BadInput, DataError
 from .tables import Rows, numbers, tensors
 
 # Observations x_NO → an action for each, as the space has it.
 Policy: TypeAlias = Callable[[torch.Tensor], Sequence[Any]]
-
-# Episodes that measure a policy on a split, and the seed of the first; training's own seeds begin above them all.
-EPISODES = {"train": 50, "val": 50, "test": 100}
-SEEDS = {"train": 0, "val": 1_000_000, "test": 2_000_000}
-TRAINING_SEEDS = 2**24
 
 
 def observation_column(spec: Spec) -> Column:
@@ -158,6 +153,7 @@ class Arena:
     """Environments of one dataset, in step, so that a policy is asked once for all. Whatever one of them does that no
     policy could be blamed for is an error which says where: nobody learns from it, nobody is measured by it.
 
+    spec       of the dataset that they are of
     worlds     the environments, all alike
     x_NO       what each shows now, in float32
     """
@@ -167,7 +163,7 @@ class Arena:
         self.worlds = [make(spec, actions) for _ in range(count)]
         space = self.worlds[0].observation_space
         self.x_NO = np.zeros((count, math.prod(space.shape)), np.float32)
-        self._spec, self._shape, self._limit = spec, space.shape, self.worlds[0].spec.max_episode_steps
+        self.spec, self._shape, self._limit = spec, space.shape, self.worlds[0].spec.max_episode_steps
         self._steps = [0] * count
         self._episodes = [("", 0)] * count  # what each is called, and its seed
 
@@ -209,8 +205,8 @@ class Arena:
         low_D, high_D = (torch.from_numpy(flat(side)) for side in (space.low, space.high))
         if space.dtype.kind != "f" or not (high_D - low_D).isfinite().all():
             raise DataError(
-                f"environment {self._spec.environment!r} does not fit the family",
-                where=self._spec.dataset,
+                f"environment {self.spec.environment!r} does not fit the family",
+                where=self.spec.dataset,
                 why=f"its actions are {space}, not floats with bounds",
                 fix="name a wrapper that gives them bounds in the dataset's environment_wrappers",
             )
@@ -236,8 +232,8 @@ class Arena:
     def _fault(self, at: int, what: str, error: Exception | None = None) -> DataError:
         episode, seed = self._episodes[at]
         return DataError(
-            f"environment {self._spec.environment!r} {what}",
-            where=f"{self._spec.dataset}: {episode} (reset with seed {seed}), step {self._steps[at]}",
+            f"environment {self.spec.environment!r} {what}",
+            where=f"{self.spec.dataset}: {episode} (reset with seed {seed}), step {self._steps[at]}",
             why=str(error) if error else "nobody can learn from that, nor be measured by it",
             fix="mend the environment: the same seed and actions show it again; or name another in the dataset",
         )
@@ -252,10 +248,15 @@ def _line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or _named(error)
 
 
+def measuring(spec: Spec, actions: str, split: str) -> Arena:
+    """As many environments as the dataset has episodes to measure a policy on a split. Raises DataError."""
+    return Arena(spec, actions, len(spec.evaluation[split]))
+
+
 def play(policy: Policy, arena: Arena, split: str) -> Outcomes:
     """The undiscounted return of one episode in each environment, by the split's own seeds. Raises DataError."""
     for at in range(len(arena.worlds)):
-        arena.reset(at, SEEDS[split] + at, f"{split} episode {at}")
+        arena.reset(at, arena.spec.evaluation[split][at], f"{split} episode {at}")
     return_N, live = np.zeros(len(arena.worlds)), list(range(len(arena.worlds)))
     while live:
         results = arena.step(live, policy(torch.from_numpy(arena.x_NO[live])))

@@ -6,14 +6,18 @@ split and written to expectations/NAME.yaml, where the user edits them.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from .contract import Column, Json, Spec, Task
+from .contract import EVALUATION, TRAINING_SEEDS, Column, Json, Spec, Task
+from .errors import DataError
 
 LONGEST = 1_000_000  # characters of a text, where nothing is promised of its length
 Role = Literal["input", "target", "id", "ignored"]
+Split = Literal["train", "val", "test"]
 
 
 class Block(BaseModel):
@@ -74,6 +78,34 @@ class Ratings(Block):
     cold_items: float = Field(default=1.0, ge=0, le=1)
 
 
+class Measured(Block):
+    """Episodes that measure a policy on a split: the first is reset with `first_seed`, each other with the next."""
+
+    episodes: int = Field(ge=1)
+    first_seed: int = Field(ge=0)
+
+
+def seeds(evaluation: Mapping[Split, Measured]) -> dict[str, range]:
+    """Of each split; contract.EVALUATION's where nothing is said of it."""
+    said = {split: range(of.first_seed, of.first_seed + of.episodes) for split, of in evaluation.items()}
+    return EVALUATION | said
+
+
+def clashes(seeds: Mapping[str, range]) -> Iterator[tuple[str, str]]:
+    """Splits that are measured by what is learnt from or by what measures another one: (split, what is wrong)."""
+
+    def shown(split: str) -> str:
+        return f"{seeds[split][0]} to {seeds[split][-1]}"
+
+    for split in seeds:
+        if seeds[split][-1] >= TRAINING_SEEDS:
+            yield split, f"got seeds {shown(split)}, expected all below {TRAINING_SEEDS}, where training's begin"
+    for one, other in itertools.combinations(seeds, 2):
+        if max(seeds[one][0], seeds[other][0]) <= min(seeds[one][-1], seeds[other][-1]):
+            moved, stays = (one, other) if seeds[other] == EVALUATION.get(other) else (other, one)
+            yield moved, f"got seeds {shown(moved)}, expected none of {stays}'s, {shown(stays)}"
+
+
 class Expectations(Block):
     columns: dict[str, ColumnRule]
     # A gymnasium id, what gymnasium.make is told beside it (max_episode_steps, say, or what the environment itself
@@ -81,6 +113,8 @@ class Expectations(Block):
     environment: str | None = None
     environment_settings: dict[str, Json] = {}
     environment_wrappers: tuple[str, ...] = ()
+    # What measures a policy, where it is not contract.EVALUATION.
+    evaluation: dict[Split, Measured] = {}
     ratings: Ratings | None = None
     duplicates: Duplicates = Duplicates()
     # Lowest share of rows that the rarest class of the training split may have. 0: they may all be of one class, as
@@ -89,12 +123,28 @@ class Expectations(Block):
     # Highest score on held-out rows that one column alone may reach in predicting the target.
     leakage: float = Field(default=0.999, gt=0, le=1)
 
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Json]:
+        """As it was before there was an evaluation: run keys stay."""
+        made: dict[str, Json] = dump(self)
+        if not self.evaluation:
+            made.pop("evaluation", None)
+        return made
+
     def column(self, role: Role) -> str | None:
         """The name of the column with this role, if there is one."""
         return next((name for name, rule in self.columns.items() if rule.role == role), None)
 
     def spec(self, dataset: str, task: Task) -> Spec:
-        """What a family may know of the data."""
+        """What a family may know of the data. Raises DataError if an episode would measure two splits, or measure one
+        and be learnt from."""
+        for split, wrong in clashes(seeds(self.evaluation)):
+            raise DataError(
+                f"evaluation.{split}: {wrong}",
+                where=dataset,
+                why="a policy is measured on episodes that it neither learnt from nor was chosen by",
+                fix="say fewer episodes or another first_seed in the dataset's evaluation",
+            )
         columns = tuple(
             Column(
                 name,
@@ -121,6 +171,7 @@ class Expectations(Block):
             item=self.ratings.item if self.ratings else None,
             environment_settings=self.environment_settings,
             environment_wrappers=self.environment_wrappers,
+            evaluation=seeds(self.evaluation),
         )
 
     def tasks(self) -> tuple[Task, ...]:

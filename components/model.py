@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ class Model:
     def judge(self, splits: dict[str, pa.Table], split: str) -> Outcomes:
         """What comes of each row (or episode) of the same kind as the model was trained on."""
         return self.family.judge(self.net, Data(self.spec, splits), split)
+
+    def measured_by(self, evaluation: Mapping[str, range]) -> Model:
+        """The same model, which is judged on these episodes from now on, if on any."""
+        return replace(self, spec=replace(self.spec, evaluation=evaluation))
 
     def measure(self, outcomes: Outcomes, split: str) -> Metrics:
         """split/metric of what came of rows."""

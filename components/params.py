@@ -28,6 +28,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from . import families, partitions
 from .contract import Choice, Domain, Integer, Json, Task, Uniform
 from .errors import ParamsError
+from .expectations import Split
 from .faults import fault, faults, shown, suggest, wanted
 from .workspace import Workspace
 
@@ -70,6 +71,9 @@ class DatasetBlock(Block):
         [], description="What is put around it, the innermost first: package.module:Class, each made with it alone."
     )
     episodes: int | None = Field(None, ge=3, description="Episodes that are recorded, at random. Default: 100.")
+    evaluation: dict[Split, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(  # more would be other splits' episodes
+        {}, description="Episodes that measure a policy: val's after each epoch. Default: train 50, val 50, test 100."
+    )
 
 
 class Range(Block):
@@ -298,7 +302,7 @@ def _dataset_checks(name: str, block: DatasetBlock) -> Iterator[tuple[tuple[Any,
 
 def _environment_checks(block: DatasetBlock, at: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
     of_rows = ("table", "source", "target", "id", "ignore")
-    of_episodes = ("environment_settings", "environment_wrappers", "episodes")
+    of_episodes = ("environment_settings", "environment_wrappers", "episodes", "evaluation")
     for key in of_rows if block.environment else ():
         if getattr(block, key):
             yield (*at, key), f"got {key} beside an environment, expected one of them"

@@ -5,10 +5,12 @@
         environment: MountainCar-v0                        # a gymnasium id, or "package.module:Id-v0" to import first
         environment_settings: {max_episode_steps: 500}     # what gymnasium.make is told beside it
         environment_wrappers: ["gymnasium.wrappers:FlattenObservation"]   # the innermost first; each as it comes
-        episodes: 100
+        episodes: 100                                      # recorded
+        evaluation: {val: 20, test: 50}                    # episodes that measure a policy, val's after each epoch
 
 How episodes are recorded: episodes.py. What they promise is inferred once and stands in expectations/NAME.yaml from
-then on (promises.py): the environment, its settings and wrappers, and bounds of what is seen, done and paid. Edges of a
+then on (promises.py): the environment, its settings and wrappers, the episodes that measure a policy where they are
+not the usual ones, with the seed of the first, and bounds of what is seen, done and paid. Edges of a
 space that has them, with two digits and outward; elsewhere, and of rewards, those of all recorded rows with room, as
 bounds.py gives it to a table's. There is no training on these rows, so val and test may say what is usual too.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -26,9 +28,9 @@ import numpy as np
 import pyarrow as pa
 
 from .. import closure
-from ..contract import Json
+from ..contract import EVALUATION, Json
 from ..errors import ParamsError
-from ..expectations import ColumnRule, Expectations
+from ..expectations import ColumnRule, Expectations, Measured, Split, seeds
 from ..params import DatasetBlock
 from ..workspace import Workspace
 from . import bounds, promises
@@ -76,13 +78,19 @@ def named(name: str, block: DatasetBlock) -> Environment:
         block.episodes or COUNT,
         json.loads(json.dumps(block.environment_settings)),
         tuple(block.environment_wrappers),
+        {
+            split: Measured(episodes=count, first_seed=EVALUATION[split].start)
+            for split, count in block.evaluation.items()
+            if count != len(EVALUATION[split])
+        },
     )
 
 
 def expectations(workspace: Workspace, name: str, environment: Environment) -> Expectations:
     """What expectations/NAME.yaml says; recorded, inferred and written if there is no such file.
 
-    Raises ParamsError if file and params.yaml differ on the environment, DataError if it is no use.
+    Raises ParamsError if file and params.yaml differ on the environment or on how many episodes measure a policy (which
+    ones the file alone says), DataError if it is no use.
     """
     file = workspace.expectations(name)
     if not file.is_file():
@@ -135,14 +143,18 @@ def _check_agreed(name: str, environment: Environment, stated: Expectations) -> 
         "environment_settings": environment.settings,
         "environment_wrappers": environment.wrappers,
     }
-    for key, value in wanted.items():
-        says = getattr(stated, key)
-        if says != value:
+    says = {key: getattr(stated, key) for key in wanted} | _counts(stated.evaluation)
+    for key, value in {**wanted, **_counts(environment.evaluation)}.items():
+        if says[key] != value:
             raise ParamsError(
-                f"params.yaml says that {key} is {_shown(value)}, expectations/{name}.yaml says {_shown(says)}",
+                f"params.yaml says that {key} is {_shown(value)}, expectations/{name}.yaml says {_shown(says[key])}",
                 where=f"params.yaml datasets.{name}",
                 fix=f"make them agree, or delete expectations/{name}.yaml to have it inferred anew",
             )
+
+
+def _counts(evaluation: Mapping[Split, Measured]) -> dict[str, int]:
+    return {f"evaluation.{split}": len(each) for split, each in seeds(evaluation).items()}
 
 
 def _shown(value: Any) -> str:

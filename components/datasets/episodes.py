@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ..contract import SPLIT, Column, Json, Spec
 from ..errors import DataError
-from ..expectations import ColumnRule, Expectations
+from ..expectations import ColumnRule, Expectations, Measured, Split
 from . import splits
 
 if TYPE_CHECKING:
@@ -50,13 +50,15 @@ class Recording:
 @dataclass(frozen=True)
 class Recorder:
     """What is recorded for a dataset: `count` episodes of a gymnasium id, made with `settings`, in `wrappers`, the
-    innermost first."""
+    innermost first. `evaluation`: the episodes that measure a policy, where they are not the usual ones; no row hangs
+    on them."""
 
     dataset: str
     environment: str
     count: int = COUNT
     settings: Mapping[str, Json] = field(default_factory=dict, hash=False)
     wrappers: tuple[str, ...] = ()
+    evaluation: Mapping[Split, Measured] = field(default_factory=dict, hash=False)
 
     def opened(self) -> Any:
         """The environment. Raises DataError if it cannot be made, or is not one that anybody learns in."""
@@ -109,6 +111,7 @@ class Recorder:
             environment=self.environment,
             environment_settings=dict(self.settings),
             environment_wrappers=self.wrappers,
+            evaluation=dict(self.evaluation),
         )
 
     def _spec(self, columns: tuple[Column, ...]) -> Spec:

@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from .. import receipts
 from ..errors import ParamsError
-from ..expectations import ColumnRule, Expectations
+from ..expectations import ColumnRule, Expectations, clashes, seeds
 from ..faults import fault, faults
 from .episodes import COLUMNS, OBSERVATION
 
@@ -50,6 +50,8 @@ What {name} promises: inferred once from recorded episodes, then yours to edit. 
 delete it to have it inferred anew.
 
 environment           as params.yaml has it, and so environment_settings and environment_wrappers, the innermost first
+evaluation            of train, val or test: how many episodes measure a policy, as params.yaml has it, and the seed of
+                      the first; those of val are played after each epoch
 role, kind            of each column; the observation is what is learnt from
 min max               bounds of a number, or of every element of a tensor
 dtype, shape          of a tensor
@@ -115,6 +117,11 @@ def _of_episodes(expectations: Expectations, columns: CommentedMap) -> Commented
         document["environment_settings"] = expectations.environment_settings
     if expectations.environment_wrappers:
         document["environment_wrappers"] = _as_written(expectations.environment_wrappers)
+    if expectations.evaluation:
+        told = {split: CommentedMap(of.model_dump()) for split, of in expectations.evaluation.items()}
+        for one in told.values():
+            one.fa.set_flow_style()
+        document["evaluation"] = CommentedMap(told)
     document["columns"] = columns
     return document
 
@@ -140,7 +147,7 @@ def _dates_as_text(raw: Any) -> None:
 def _cross_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]:
     """Faults that one value alone does not show."""
     yield from _episode_checks(read) if read.environment else _row_checks(read)
-    for key in ("environment_settings", "environment_wrappers"):
+    for key in ("environment_settings", "environment_wrappers", "evaluation"):
         if getattr(read, key) and not read.environment:
             yield (key,), f"got {key} without an environment, expected both"
     for name, rule in read.columns.items():
@@ -189,6 +196,8 @@ def _episode_checks(read: Expectations) -> Iterator[tuple[tuple[Any, ...], str]]
         role = {"id": "id", OBSERVATION: "input"}.get(name, "ignored")
         if rule.role != role:
             yield ("columns", name, "role"), f"got {rule.role!r}, expected {role}, as recorded episodes have it"
+    for split, wrong in clashes(seeds(read.evaluation)):
+        yield ("evaluation", split), wrong
 
 
 def _inputs(read: Expectations) -> list[str]:

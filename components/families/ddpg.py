@@ -48,7 +48,7 @@ from ..contract import (
     Uniform,
 )
 from ..devices import device, seeded
-from ..environments import EPISODES, Arena, Replay, observation_column
+from ..environments import Arena, Replay, measuring, observation_column
 from ..rollouts import Floats, Rollouts
 from ..settings import configure
 from ..states import Parts, unpack
@@ -241,7 +241,7 @@ class Ddpg:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, spec = configure(Settings, hyper), data.spec
         seeded(seed)
-        practice, arena = (Arena(spec, "Box", count) for count in (settings.environments, EPISODES["val"]))
+        practice, arena = Arena(spec, "Box", settings.environments), measuring(spec, "Box", "val")
         low_A, high_A = practice.bounds()
         column, recorded = observation_column(spec), data.splits["train"]
         net = Net(column, len(low_A), settings)
@@ -265,7 +265,7 @@ class Ddpg:
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         """Returns of episodes without noise: each split has seeds of its own, the same for every net."""
-        return _played(net, Arena(data.spec, "Box", EPISODES[split]), split)
+        return _played(net, measuring(data.spec, "Box", split), split)
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
         return environments.measure(outcomes, split)

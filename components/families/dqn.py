@@ -46,7 +46,7 @@ from ..contract import (
     Uniform,
 )
 from ..devices import device, seeded
-from ..environments import EPISODES, Arena, Replay, observation_column
+from ..environments import Arena, Replay, measuring, observation_column
 from ..priorities import Prioritised
 from ..rollouts import Floats, Rollouts
 from ..settings import configure
@@ -214,7 +214,7 @@ class Dqn:
     def fit(self, data: Data, hyper: Hyper, seed: int, state: State | None = None) -> Iterator[Epoch]:
         settings, spec = configure(Settings, hyper), data.spec
         seeded(seed)
-        practice, arena = (Arena(spec, "Discrete", count) for count in (settings.environments, EPISODES["val"]))
+        practice, arena = Arena(spec, "Discrete", settings.environments), measuring(spec, "Discrete", "val")
         learner = Learner(settings, _rollouts(settings, practice, seed), _net(settings, practice, data))
 
         def learn() -> Metrics:
@@ -230,7 +230,7 @@ class Dqn:
 
     def judge(self, net: Net, data: Data, split: str) -> Outcomes:
         """Returns of greedy episodes: each split has seeds of its own, the same for every net."""
-        return environments.play(net.greedy, Arena(data.spec, "Discrete", EPISODES[split]), split)
+        return environments.play(net.greedy, measuring(data.spec, "Discrete", split), split)
 
     def measure(self, spec: Spec, outcomes: Outcomes, split: str) -> Metrics:  # noqa: ARG002
         return environments.measure(outcomes, split)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import model
-from ..contract import Data, Json, Metrics, Objective
+from ..contract import Data, Json, Metrics, Objective, Spec
 from ..params import Gate
 from ..tracking.store import Store, answering, open_store
 from ..workspace import Workspace
@@ -82,7 +82,7 @@ def register(workspace: Workspace, candidate: Candidate, data: Data, objective: 
             _mend(store, old, built)
         if old and (_same_gate(old, tags) or (present and present.version == old.version)):
             return _finish(store, old, present)
-        rival = _rival(versions.local(workspace, store, present)) if present else None
+        rival = _rival(versions.local(workspace, store, present), data.spec) if present else None
         decision = decide(artifact.load(built), rival, dict(data.splits), terms)
         if barred := _rolled_back(store, candidate.pipeline, tags[f"{TAG}weights_sha256"]):
             decision = dataclasses.replace(decision, promoted=False, reason=barred)
@@ -100,9 +100,15 @@ def _rolled_back(store: Store, pipeline: str, weights: str) -> str:
     return ""
 
 
-def _rival(version: Version) -> Rival:
+def _rival(version: Version, spec: Spec) -> Rival:
+    """The champion, judged on the episodes that the candidate is judged on."""
     weights = version.tags.get(f"{TAG}weights_sha256", "")
-    return Rival(version.version, weights, lambda: versions.opened(version), versions.way_out(version))
+    return Rival(
+        version.version,
+        weights,
+        lambda: versions.opened(version).measured_by(spec.evaluation),
+        versions.way_out(version),
+    )
 
 
 # ── a version's tags ────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,10 @@ class Shipped(Model):
         with our_errors():
             outcomes: Outcomes = self.own.judge(splits, split)
             return outcomes
+
+    def measured_by(self, evaluation: Mapping[str, range]) -> Model:
+        """The code of older versions knows of no episodes but its own, and is judged on those."""
+        return Shipped.of(self.own.measured_by(evaluation)) if hasattr(self.own, "measured_by") else self
 
     def measure(self, outcomes: Outcomes, split: str) -> Metrics:
         with our_errors():

@@ -49,7 +49,7 @@ class Constant:
 )
 def test_an_agent_is_measured_on_the_episodes_that_measure_ours(data: Any, space: str, action: Any) -> None:
     found = stable_baselines.judged(Constant(action), data.spec, space, "test")
-    arena = environments.Arena(data.spec, space, environments.EPISODES["test"])
+    arena = environments.measuring(data.spec, space, "test")
     own = environments.play(lambda x_NO: [action] * len(x_NO), arena, "test")
     assert found["return"].tolist() == own["return"].tolist() and len(set(own["return"])) > 1
 

@@ -17,7 +17,6 @@ from PIL import Image
 
 from components import environments, plots
 from components.contract import Data, Hyper, Metrics, Objective, Outcomes, Spec
-from components.environments import EPISODES, Arena
 from components.model import Model
 from components.plots import control
 from components.sweep import Trial
@@ -67,7 +66,9 @@ class Right:
         return environments.recorded_return(data, split)
 
     def judge(self, net: Any, data: Data, split: str) -> Outcomes:
-        return environments.play(lambda x_NO: [6] * len(x_NO), Arena(data.spec, "Discrete", EPISODES[split]), split)
+        return environments.play(
+            lambda x_NO: [6] * len(x_NO), environments.measuring(data.spec, "Discrete", split), split
+        )
 
 
 def trial(key: str, start: float, epochs: int, step: int) -> Trial:
@@ -103,7 +104,7 @@ def test_tables_are_what_was_played_and_learnt(lit: Path) -> None:
     assert head == ["trial", "step", "val/return"]
     assert rows[0] == ["1", "100", "4.0"] and rows[-1] == ["2", "330", "4.0"] and len(rows) == 9
     head, *rows = read(lit / "returns.csv")
-    assert head == ["episode", "return"] and len(rows) == EPISODES["test"]
+    assert head == ["episode", "return"] and len(rows) == 100
     assert {float(value) for _, value in rows} == {7.0, 8.0, 9.0}, "from cells 0, 1 and 2"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -15,16 +17,19 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
 from components import datasets, validation
-from components.contract import Data, Spec
+from components.contract import EVALUATION, TRAINING_SEEDS, Data, Spec
 from components.datasets import episodes, parquet
+from components.environments import Arena
 from components.errors import DataError, ParamsError, TidemillError
 from components.expectations import Expectations
+from components.families.ddpg import Ddpg
+from components.families.dqn import Dqn
 from components.params import DatasetBlock
 from components.tuning import execution
 from components.workspace import Workspace
 
-from . import test_environments  # noqa: F401 - which registers a corridor and its faulty kind
-from .test_environments import Corridor
+from . import test_ddpg, test_dqn
+from .test_environments import Corridor, recorded
 
 FLATTEN = "gymnasium.wrappers:FlattenObservation"
 
@@ -172,9 +177,51 @@ def test_wrappers_make_an_environment_fit(tmp_path: Path) -> None:
     assert (project.promised().columns["observation"].min, project.promised().columns["observation"].max) == (0, 1)
 
 
+def test_what_measures_a_policy_is_promised_and_no_row_hangs_on_it(tmp_path: Path) -> None:
+    usual = Project(tmp_path / "usual", episodes=5)
+    project = Project(tmp_path / "mine", episodes=5, evaluation={"val": 20, "test": 100})
+    spec = project.promised().spec("mine", "control")
+    assert spec.evaluation == EVALUATION | {"val": range(1_000_000, 1_000_020)}
+    assert "evaluation:\n  val: {episodes: 20, first_seed: 1000000}\ncolumns:" in project.stated.read_text()
+    assert usual.promised().spec("mine", "control").evaluation == EVALUATION
+    assert "\nevaluation:" not in usual.stated.read_text() and "evaluation" not in usual.promised().model_dump()
+    assert project.recipe().note == usual.recipe().note
+    text = project.stated.read_text()
+    project.stated.write_text(text.replace("first_seed: 1000000", "first_seed: 1_500_000"))
+    seeds = project.promised().spec("mine", "control").evaluation["val"]
+    assert seeds == range(1_500_000, 1_500_020) and type(seeds.start) is int, "which ones is its owner's to say"
+    assert Expectations.model_validate(project.promised().model_dump()) == project.promised()
+
+
+@pytest.mark.parametrize(
+    ("learner", "data", "settings"),
+    [(Dqn(), recorded(), test_dqn.SMALL), (Ddpg(), test_ddpg.VALLEY, test_ddpg.SMALL)],
+    ids=["dqn", "ddpg"],
+)
+def test_epochs_and_reports_play_the_dataset_s_episodes(
+    learner: Any, data: Data, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: dict[str, list[int]] = {"training": [], "val": [], "test": []}
+    reset = Arena.reset
+
+    def counted(arena: Arena, at: int, seed: int, episode: str) -> None:
+        played[episode.partition(" ")[0]].append(seed)
+        reset(arena, at, seed, episode)
+
+    monkeypatch.setattr(Arena, "reset", counted)
+    asked = dataclasses.replace(data.spec, evaluation=EVALUATION | {"val": range(40, 43), "test": range(90, 95)})
+    data = dataclasses.replace(data, spec=asked)
+    *_, last = itertools.islice(learner.fit(data, settings, 0, None), 2)
+    assert played["val"] == [40, 41, 42] * 2 and played["test"] == []
+    assert min(played["training"]) >= TRAINING_SEEDS
+    net = learner.load(data.spec, settings, last.state().served())
+    assert len(learner.judge(net, data, "test")["return"]) == 5 and played["test"] == [90, 91, 92, 93, 94]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"evaluation": {"val": 20}}, "evaluation.val is 20, expectations/mine.yaml says 50"),
         ({"environment": "CartPole-v1"}, "environment is 'CartPole-v1', expectations/mine.yaml says 'Corridor-v0'"),
         (
             {"environment_settings": {"max_episode_steps": 9}},
@@ -199,6 +246,21 @@ def test_params_and_expectations_must_agree(tmp_path: Path, change: dict[str, An
         ("    shape: [1]\n", "", r"mine\.yaml:\d+ columns\.observation\.kind: got a tensor without dtype and shape"),
         ("max: 6", "max: 4", r"mine\.yaml:\d+ columns\.action\.max: got 4(\.0)?, expected no less than min"),
         ("environment: Corridor-v0", "environment_settings: {a: 1}", r"mine\.yaml:\d+ environment_settings: got envi"),
+        (
+            "environment: Corridor-v0",
+            "evaluation: {val: {episodes: 1, first_seed: 3}}",
+            r"mine\.yaml:\d+ evaluation: got evaluation without an environment",
+        ),
+        (
+            "columns:",
+            "evaluation:\n  val: {episodes: 50, first_seed: 3}\ncolumns:",
+            r"mine\.yaml:\d+ evaluation\.val: got seeds 3 to 52, expected none of train's, 0 to 49",
+        ),
+        (
+            "columns:",
+            "evaluation:\n  val: {episodes: 50}\ncolumns:",
+            r"mine\.yaml:\d+ evaluation\.val\.first_seed: got nothing, expected a value",
+        ),
     ],
 )
 def test_an_edit_that_breaks_the_file_is_named_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from typing import Any, ClassVar
 
@@ -15,8 +14,8 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary
 
 from components import environments
-from components.contract import SPLITS, Column, Data, Spec, State
-from components.environments import SEEDS, TRAINING_SEEDS, Arena, Replay
+from components.contract import EVALUATION, SPLITS, TRAINING_SEEDS, Column, Data, Spec, State
+from components.environments import Arena, Replay
 from components.errors import DataError
 from components.rollouts import Rollouts
 
@@ -209,7 +208,7 @@ def test_a_fault_says_in_which_episode_with_which_seed_at_which_step(fault: str,
             environments.play(lambda x_NO: [5] * len(x_NO), arena, "val")
         else:
             _practise(arena)
-    episode, seed = ("val", SEEDS["val"]) if measured else ("training", environments.training_seed(3, 0))
+    episode, seed = ("val", EVALUATION["val"][0]) if measured else ("training", environments.training_seed(3, 0))
     assert f"steps: {episode} episode 0 (reset with seed {seed}), step {step}" in str(caught.value)
     assert why in str(caught.value) and "fix: mend the environment" in str(caught.value)
 
@@ -234,13 +233,29 @@ def _practise(arena: Arena) -> None:
 def test_no_training_episode_is_a_measured_one() -> None:
     seeds = {environments.training_seed(seed, episode) for seed in (0, 1, 2**62) for episode in range(300)}
     assert len(seeds) == 900
-    assert min(seeds) >= TRAINING_SEEDS > max(SEEDS.values()) + max(environments.EPISODES.values())
+    assert min(seeds) >= TRAINING_SEEDS > max(map(max, EVALUATION.values()))
     assert max(seeds) < 2**31
 
 
-def test_splits_are_measured_on_different_episodes() -> None:
-    starts = sorted((SEEDS[split], SEEDS[split] + environments.EPISODES[split]) for split in SPLITS)
-    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(starts))
+def test_what_measures_where_a_dataset_says_nothing() -> None:
+    told = {split: (seeds[0], len(seeds), seeds.step) for split, seeds in spec("Corridor-v0").evaluation.items()}
+    assert told == {"train": (0, 50, 1), "val": (1_000_000, 50, 1), "test": (2_000_000, 100, 1)}
+    assert "evaluation" not in spec("Corridor-v0").to_json()
+
+
+def test_a_dataset_may_say_what_measures() -> None:
+    asked = dataclasses.replace(spec("Corridor-v0"), evaluation=EVALUATION | {"val": range(7, 10)})
+    told = json.loads(json.dumps(asked.to_json()))
+    assert told["evaluation"] == {"val": {"episodes": 3, "first_seed": 7}} and Spec.from_json(told) == asked
+    arena = environments.measuring(asked, "Discrete", "val")
+    environments.play(lambda x_NO: [6] * len(x_NO), arena, "val")
+    assert [world.unwrapped.np_random_seed for world in arena.worlds] == [7, 8, 9]
+    assert len(environments.measuring(asked, "Discrete", "test").worlds) == 100
+
+
+def test_what_was_written_before_a_dataset_could_say_it_is_read() -> None:
+    old = {"dataset": "steps", "task": "control", "columns": [{"name": "x", "kind": "tensor", "shape": [1]}]}
+    assert Spec.from_json(old).evaluation == EVALUATION
 
 
 # ── what is measured ────────────────────────────────────────────────────────────────────────────────────
@@ -256,7 +271,7 @@ def test_episodes_in_step_are_those_one_after_the_other() -> None:
     together = environments.measure(outcomes, "val")
     alone, world = [], arena.worlds[0]
     for i in range(8):
-        x, total, ended = world.reset(seed=SEEDS["val"] + i)[0], 0.0, False
+        x, total, ended = world.reset(seed=EVALUATION["val"][i])[0], 0.0, False
         while not ended:
             x, reward, terminated, truncated, _ = world.step(policy(torch.tensor(x)[None])[0])
             total, ended = total + reward, terminated or truncated

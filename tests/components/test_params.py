@@ -122,6 +122,18 @@ def test_every_fault_is_said_at_once_with_its_line(tmp_path: Path) -> None:
             "params.yaml:4 datasets.churn.environment_wrappers.1: got 'b.C', expected package.module:Class",
         ),
         ("{table: churn.csv, target: churned}", "{environment: A-v0, episodes: 2}", "got 2, expected"),
+        ("target: churned}", "target: churned, evaluation: {val: 9}}", "got evaluation without an environment"),
+        (
+            "{table: churn.csv, target: churned}",
+            "{environment: A-v0, evaluation: {vall: 9}}",
+            "params.yaml:4 datasets.churn.evaluation.vall: got 'vall', expected one of train, val, test; did you mean",
+        ),
+        ("{table: churn.csv, target: churned}", "{environment: A-v0, evaluation: {val: 0}}", "got 0, expected"),
+        (
+            "{table: churn.csv, target: churned}",
+            "{environment: A-v0, evaluation: {val: 1_000_001}}",
+            "got 1000001, expected",
+        ),
         ("{table: churn.csv, target: churned}", "{environment: ''}", "got '', expected"),
         ("{table: churn.csv, target: churned}", "{enviroment: A-v0}", "did you mean 'environment'?"),
         ("    dataset: digits\n", "", "params.yaml:6 pipelines.digits.dataset: got nothing, expected a value"),

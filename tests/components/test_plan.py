@@ -10,7 +10,7 @@ import pytest
 
 from components import datasets, params, plan, receipts, versioning
 from components.datasets import cartpole, pendulum
-from components.errors import ParamsError
+from components.errors import DataError, ParamsError
 from components.expectations import ColumnRule, Expectations
 from components.plan import Project, Resolved, Stage
 from components.receipts import Receipt
@@ -117,6 +117,42 @@ def test_a_wider_range_is_validated_again_but_not_trained_again(bench: Bench) ->
     found = bench.actions()
     assert found["validate"] == "run: changed: expectations.columns.x.max 1.0 → 2.0"
     assert found["train"].startswith("unchanged")
+
+
+def test_other_episodes_that_measure_train_again(bench: Bench) -> None:
+    text = PARAMS.replace("family: mlp", "family: dqn")
+    bench.promises = cartpole.expectations()
+    before = plan.settled(bench.resolved(text), "train")
+    assert "evaluation" not in before["spec"]
+    assert "evaluation" not in plan.settled(bench.resolved(text), "validate")["expectations"]
+    for told in ({"episodes": 20, "first_seed": 1_000_000}, {"episodes": 50, "first_seed": 9_000_000}):
+        bench.promises = Expectations.model_validate(
+            cartpole.expectations().model_dump() | {"evaluation": {"val": told}}
+        )
+        after = plan.settled(bench.resolved(text), "train")
+        assert after.pop("spec") == before["spec"] | {"evaluation": {"val": told}}
+        assert after == {name: value for name, value in before.items() if name != "spec"}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        (
+            {"val": (1_000_001, 1_000_000)},
+            "evaluation.val: got seeds 1000000 to 2000000, expected none of test's, 2000000",
+        ),
+        ({"test": (1, 49)}, "evaluation.test: got seeds 49 to 49, expected none of train's, 0 to 49"),
+        ({"val": (2, 2**24 - 1)}, "evaluation.val: got seeds 16777215 to 16777216, expected all below 16777216, where"),
+    ],
+)
+def test_an_episode_that_is_learnt_from_or_measures_twice_is_refused(
+    bench: Bench, evaluation: dict[str, tuple[int, int]], said: str
+) -> None:
+    told = {split: {"episodes": count, "first_seed": first} for split, (count, first) in evaluation.items()}
+    bench.promises = Expectations.model_validate(cartpole.expectations().model_dump() | {"evaluation": told})
+    with pytest.raises(DataError) as caught:
+        bench.resolved(PARAMS.replace("family: mlp", "family: dqn"))
+    assert said in str(caught.value) and "fix: say fewer episodes or another first_seed" in str(caught.value)
 
 
 def test_outputs_that_are_gone_are_made_again(bench: Bench) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ import pyarrow as pa
 import pytest
 
 from components import families, model, registry
-from components.contract import Column, Data, Spec
+from components.contract import EVALUATION, Column, Data, Spec
 from components.errors import BadInput, RegistryError, Unreachable
 from components.params import Gate
 from components.registry import Registered, artifact, bundle
+from components.registry.bundle import Shipped
 from components.registry.model_code import arrow
 from components.tracking.store import open_store
 from components.workspace import Workspace
@@ -393,6 +395,32 @@ def test_two_versions_keep_each_its_own_code_in_one_process(
     assert set(new.score(inputs(data)).column("class").to_pylist()) == {"no"}
     assert old.score(inputs(data)).column("class").to_pylist() == data.splits["test"]["y"].to_pylist()
     assert old.evaluate(dict(data.splits), "test") == {"test/loss": 0.0}
+
+
+def test_a_champion_is_measured_by_the_candidate_s_episodes(
+    workspace: Workspace, strange: Path, tmp_path: Path
+) -> None:
+    """Its loss is 0.5 on the usual ones, on which it became champion."""
+    mine = (strange / "family.py").read_text()
+    rows = 'a == b for a, b in zip(said, data.splits[split]["y"].to_pylist())'
+    assert rows in mine
+    (strange / "family.py").write_text(mine.replace(rows, "seed % 4 > 1 for seed in data.spec.evaluation[split]"))
+    usual = glow()
+    first = put_own(workspace, own_model(tmp_path / "old", usual), usual, "old")
+    assert first.decision.value == 0.5
+    spec = replace(usual.spec, evaluation=EVALUATION | {"test": range(8, 11)})
+    (strange / "family.py").write_text((strange / "family.py").read_text().replace("[0.5]", "[0.4]"))
+    sys.modules.pop("strange.family")
+    data = Data(spec, usual.splits)
+    said = put_own(workspace, own_model(tmp_path / "new", data), data, "new").decision
+    assert said.champion_value == said.value == pytest.approx(2 / 3)
+    assert registry.load(workspace, "tides", 1).spec.evaluation == EVALUATION, "which stays as it was registered"
+
+
+def test_a_champion_that_knows_only_its_own_episodes_is_measured_by_those() -> None:
+    own = SimpleNamespace(judge=lambda splits, split: {"return": np.zeros(100)})
+    old = Shipped(own, glow().spec, {}, None, "", own=own)  # type: ignore[arg-type]
+    assert len(old.measured_by({"test": range(3)}).judge({}, "test")["return"]) == 100
 
 
 def test_errors_of_shipped_code_can_be_caught_here(workspace: Workspace, strange: Path, tmp_path: Path) -> None:
