@@ -38,10 +38,15 @@ LOOPS: dict[str, Callable[[Any, Any, Any], Iterator[None]]] = {"dqn": reinforcem
 PIPELINES = ("cartpole", "pendulum", "reacher")
 
 
+def unmeasured() -> Any:
+    """No episode is played to measure the policy while it lasts."""
+    return mock.patch.object(environments, "play", lambda *_: {"return": np.zeros(1)})
+
+
 def our_steps(family: Family[Any], data: Data, hyper: Hyper) -> Iterator[int]:
     """Yields after each epoch, with its steps."""
     before = 0
-    with mock.patch.object(environments, "play", lambda *_: {"return": np.zeros(1)}):
+    with unmeasured():
         for epoch in family.fit(data, hyper, SEED, None):
             made = int(epoch.metrics["train/steps"])
             yield made - before
@@ -50,7 +55,7 @@ def our_steps(family: Family[Any], data: Data, hyper: Hyper) -> Iterator[int]:
 
 def compared(family: Family[Any], name: str, data: Data, hyper: Hyper, seconds: float) -> dict[str, list[float]]:
     """Steps a second of both, turn about, from the second epoch on, until they have had so many seconds together."""
-    with mock.patch.object(environments, "play", lambda *_: {"return": np.zeros(1)}):
+    with unmeasured():
         begun = next(iter(family.fit(data, {**hyper, "steps": 1}, SEED, None))).state()
     net = family.load(data.spec, hyper, begun.served())
     plain = LOOPS[name](environments.opened(data.spec), net.train(), configure(family.Settings, hyper))

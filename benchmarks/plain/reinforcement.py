@@ -112,6 +112,7 @@ def _update_policy(
 ) -> None:
     actor, critic = optimizers
     before, action, reward, discount, after = batch
+    before = net.seen(before)
     with torch.no_grad():
         seen = net.seen(after)
         following = target.actor(seen)
@@ -119,12 +120,12 @@ def _update_policy(
             following += torch.randn_like(following).clamp(-2.5, 2.5) * settings.smoothing
             following = following.clamp(-1, 1)
         wanted = reward / net.unit + discount * target.critic(seen, following).amin(0)
-    loss = (net.critic(net.seen(before), action) - wanted).square().mean(1).sum()
+    loss = (net.critic(before, action) - wanted).square().mean(1).sum()
     critic.zero_grad()
     loss.backward()
     critic.step()
     if late:
-        loss = -net.critic(net.seen(before), net.actor(net.seen(before)))[0].mean()
+        loss = -net.critic(before, net.actor(before))[0].mean()
         actor.zero_grad()
         loss.backward()
         actor.step()
