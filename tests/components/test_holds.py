@@ -78,9 +78,11 @@ def _commit(root: str) -> None:
             with holds.committing(Workspace(place), "digits"):
                 (place / "in").touch()
                 _await(place / "end")
-            (place / "said").write_text("committed")
+            said = "committed"
         except Busy as error:
-            (place / "said").write_text(str(error))
+            said = str(error)
+    (place / "saying").write_text(said)
+    (place / "saying").replace(place / "said")  # there at once, with all its words
 
 
 def _await(file: Path) -> None:
