@@ -5,6 +5,7 @@ A pipeline must have run: its winner is the first of the seeds. Its configuratio
 for as many epochs, and held to the test rows likewise. Rows of pipelines that are not named stay as they were.
 A row with folds is trained on all but one part of all rows, val rows among them, so the epoch is the winner's last.
 A row with a varied setting trains the winner's configuration once for each of its values.
+It takes hours. Stopped, it goes on where it was: see benchmarks/once.py.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from components.contract import Json, Metrics
+from components.contract import Metrics
 from components.errors import TidemillError
 
-from .rows import Figures, Rivals, Row, rows
-from .trained import Figure, data_of, facts, folded, learnt, resolved
+from .once import once
+from .rows import Row, rows
+from .trained import Figure, Figures, learnt, resolved, rivalled
 
 HERE = Path(__file__).parent
 AT_ONCE = 2
@@ -66,51 +70,49 @@ class Outcome:
 # ── measuring ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-How: TypeAlias = tuple[str, int, bool, int] | tuple[str, int, bool, int, tuple[str, Json]]  # what trained.learnt takes
+Work: TypeAlias = tuple[Any, ...]  # a function, a pipeline, and what else the function is asked: see benchmarks/once.py
 
 
-class Trainings:
-    """Test metrics of trainings by a pool: those of all rows are begun at once, each once, whoever asks for it."""
+class Measurements:
+    """What trainings and rivals reach, by a pool: all that the rows want is begun at once in their order, each once,
+    whoever asks for it, and what an earlier benchmark found is not sought again."""
 
     def __init__(self, pool: Executor, asked: Sequence[Row]) -> None:
-        pairs = ((name, row) for row in asked for name in (row.pipeline, *row.beside))
-        hows: dict[How, dict[Figure, None]] = {}  # and what is found beside metrics, each once
-        for name, row in pairs:
-            for how in self._hows(name, row):
-                hows.setdefault(how, {}).update({row.figures: None} if row.figures else {})
-        self._begun: dict[How, Future[Metrics]] = {
-            how: pool.submit(learnt, *how, **({"figures": tuple(found)} if found else {}))
-            for how, found in hows.items()
+        wanted: dict[Work, dict[Figure, None]] = {}  # and what is found beside metrics, each once
+        for row in asked:
+            for name in (row.pipeline, *row.beside):
+                for work in _trainings(name, row):
+                    wanted.setdefault(work, {}).update({row.figures: None} if row.figures else {})
+            wanted.update({work: {} for work in _rivals(row) if work not in wanted})
+        self._begun: dict[Work, Future[Any]] = {
+            work: pool.submit(once, *work, **({"figures": tuple(found)} if found else {}))
+            for work, found in wanted.items()
         }
 
-    def __call__(self, pipeline: str, row: Row) -> list[Metrics]:
-        return [self._begun[how].result() for how in self._hows(pipeline, row)]
+    def ours(self, pipeline: str, row: Row) -> list[Metrics]:
+        return [self._begun[work].result() for work in _trainings(pipeline, row)]
 
-    def _hows(self, pipeline: str, row: Row) -> list[How]:
-        if row.varied:
-            name, values = row.varied
-            return [(pipeline, 0, False, 0, (name, value)) for value in values]
-        return [(pipeline, row.folds, row.new_users, run) for run in range(row.runs)]
+    def rivals(self, row: Row) -> list[Figures]:
+        return [self._begun[work].result() for work in _rivals(row)]
 
 
-def measured(group: Sequence[Row], trained: Trainings) -> Iterator[Outcome]:
-    """The rows of one pipeline. Its trainings serve them all, and so does what one rival made of a seed or a fold."""
-    asked = resolved(group[0].pipeline)
-    for pipeline in {asked.name, *(name for row in group for name in row.beside)}:
-        facts(resolved(pipeline))
-    data = data_of(asked)
-    found: dict[tuple[Rivals, int, bool, int], Figures] = {}
-    for row in group:
-        test, how = f"test/{row.metric}", (row.rivals, row.folds, row.new_users)
-        ours = {name: trained(name, row) for name in (row.pipeline, *row.beside)}
-        values = {name: [float(metrics[test]) for metrics in each] for name, each in ours.items()}
-        for run in range(row.runs):
-            if (*how, run) not in found:
-                part = folded(data, run, row.folds, row.new_users) if row.folds else data
-                found[(*how, run)] = row.rivals(part, run)
-        figures = [found[(*how, run)] for run in range(row.runs)]
-        rivals = {name: [float(each[name][row.metric]) for each in figures] for name in figures[0]}
-        yield Outcome(row, asked.block.family, values.pop(row.pipeline), rivals | values)
+def _trainings(pipeline: str, row: Row) -> list[Work]:
+    if row.varied:
+        name, values = row.varied
+        return [(learnt, pipeline, 0, False, 0, (name, value)) for value in values]
+    return [(learnt, pipeline, row.folds, row.new_users, run) for run in range(row.runs)]
+
+
+def _rivals(row: Row) -> list[Work]:
+    return [(rivalled, row.pipeline, row.rivals, row.folds, row.new_users, run) for run in range(row.runs)]
+
+
+def measured(row: Row, done: Measurements) -> Outcome:
+    test = f"test/{row.metric}"
+    values = {name: [float(metrics[test]) for metrics in done.ours(name, row)] for name in (row.pipeline, *row.beside)}
+    figures = done.rivals(row)
+    rivals = {name: [float(each[name][row.metric]) for each in figures] for name in figures[0]}
+    return Outcome(row, resolved(row.pipeline).block.family, values.pop(row.pipeline), rivals | values)
 
 
 # ── writing it down ─────────────────────────────────────────────────────────────────────────────────────
@@ -163,21 +165,32 @@ def main() -> int:
         told.error(
             f"no row for {', '.join(sorted(strangers))}; there are {', '.join(sorted({r.pipeline for r in rows()}))}"
         )
-    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
-            return 1 if _missed(chosen, Trainings(pool, chosen)) else 0
+            return 1 if _missed(chosen, Measurements(pool, chosen)) else 0
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _missed(chosen: Sequence[Row], trained: Trainings) -> int:
+def _end_with_parent() -> None:
+    """A signal to the command alone ends it without a word to its pool, which would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _missed(chosen: Sequence[Row], done: Measurements) -> int:
     """Measure the rows and write down each pipeline's once they are there; how many miss or cannot be measured."""
     file = HERE / "results.json"
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     missed = 0
     for pipeline in dict.fromkeys(row.pipeline for row in chosen):
         try:
-            outcomes = list(measured([row for row in chosen if row.pipeline == pipeline], trained))
+            outcomes = [measured(row, done) for row in chosen if row.pipeline == pipeline]
         except TidemillError as error:
             print(error, file=sys.stderr)
             missed += 1
@@ -185,9 +198,9 @@ def _missed(chosen: Sequence[Row], trained: Trainings) -> int:
         for outcome in outcomes:
             verdict = f"missed: {', '.join(outcome.misses)}" if outcome.misses else "met"
             print(f"{pipeline:20} {outcome.row.metric:20} {_mean(outcome.ours)}  {verdict}", flush=True)
-        kept = [one for one in kept if one["pipeline"] != pipeline] + [outcome.to_json() for outcome in outcomes]
         missed += sum(bool(outcome.misses) for outcome in outcomes)
-        write(kept)
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []  # by now, others may have written
+        write([one for one in kept if one["pipeline"] != pipeline] + [outcome.to_json() for outcome in outcomes])
     return missed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,8 @@ from components.workspace import Workspace
 Figure: TypeAlias = Callable[
     [Model, Data], Metrics
 ]  # what is found of a model on its test rows, beyond its family's own
+Figures: TypeAlias = Mapping[str, Metrics]  # rival → metric → value
+Rivals: TypeAlias = Callable[[Data, int], Figures]
 
 
 def resolved(pipeline: str) -> Resolved:
@@ -84,6 +86,15 @@ def learnt(
     assert state is not None
     made = Model(family, data.spec, hyper, family.load(data.spec, hyper, state.served()), "")
     return made.evaluate(dict(data.splits), "test") | _found(made, data, figures)
+
+
+def rivalled(pipeline: str, rivals: Rivals, folds: int, new_users: bool, run: int) -> Figures:
+    """What the rivals reach on the pipeline's rows or, with folds, on the fold of the run's number."""
+    import torch
+
+    torch.set_num_threads(1)
+    data = data_of(resolved(pipeline))
+    return rivals(folded(data, run, folds, new_users) if folds else data, run)
 
 
 def _found(made: Model, data: Data, figures: Sequence[Figure]) -> Metrics:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from components.contract import Data, Json, Metrics
+from components.contract import Data, Json
 
-from ..trained import Figure
+from ..trained import Figure, Figures, Rivals
 
-Figures: TypeAlias = Mapping[str, Metrics]  # rival → metric → value
-Rivals: TypeAlias = Callable[[Data, int], Figures]
+__all__ = ["Figures", "Row", "rows"]
 
 
 def nobody(data: Data, seed: int) -> Figures:  # noqa: ARG001

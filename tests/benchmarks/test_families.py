@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -11,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -116,10 +120,16 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool, int]]
         return SimpleNamespace(name=pipeline, block=SimpleNamespace(family="cnn"))
 
     monkeypatch.setattr(families, "resolved", resolved)
-    monkeypatch.setattr(families, "facts", lambda _: {})
-    monkeypatch.setattr(families, "data_of", lambda _: images("classification"))
+    monkeypatch.setattr(families, "once", lambda work, *asked, **named: work(*asked, **named))
     monkeypatch.setattr(families, "learnt", learnt)
+    monkeypatch.setattr(trained_again, "resolved", resolved)
+    monkeypatch.setattr(trained_again, "data_of", lambda _: images("classification"))
     return asked
+
+
+def measured(asked: list[Row]) -> list[Outcome]:
+    done = families.Measurements(Here(), asked)
+    return [families.measured(row, done) for row in asked]
 
 
 class Here(Executor):
@@ -146,7 +156,7 @@ def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, i
         Row("a", "loss", "min", rivals, above=("luck",), seeds=2),
         Row("a", "accuracy", "max", rivals, folds=3),
     ]
-    first, second, third = families.measured(asked, families.Trainings(Here(), asked))
+    first, second, third = measured(asked)
     assert calls == [(0, 72), (1, 72), (0, 120), (1, 120), (2, 120)]
     assert first.ours == [0.5, 0.6] and first.rivals == {"luck": [0.0, 0.01]}
     assert second.ours == [1.0, 1.0] and second.rivals == {"luck": [2.0, 2.0]} and second.misses == []
@@ -156,8 +166,7 @@ def test_a_rival_is_asked_once_a_seed_for_all_metrics(trained: list[tuple[str, i
 
 def test_another_pipeline_stands_beside_and_is_trained_once(trained: list[tuple[str, int, bool, int]]) -> None:
     rows_ = [Row(name, "accuracy", "max", beside=(other,), seeds=2) for name, other in (("a", "b"), ("b", "a"))]
-    done = families.Trainings(Here(), rows_)
-    (one,), (two,) = (list(families.measured([row], done)) for row in rows_)
+    one, two = measured(rows_)
     assert (one.ours, one.rivals) == ([0.5, 0.6], {"b": [0.6, 0.7]})
     assert (two.ours, two.rivals) == ([0.6, 0.7], {"a": [0.5, 0.6]})
     assert sorted(trained) == [(name, 0, False, seed) for name in ("a", "b") for seed in (0, 1)]
@@ -201,9 +210,10 @@ def test_new_users_are_trained_and_asked_apart(trained: list[tuple[str, int, boo
         return {}
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(families, "data_of", lambda _: taste)
-        rows_ = [Row("a", "accuracy", "max", rivals, folds=2, new_users=new) for new in (False, True)]
-        assert len(list(families.measured(rows_, families.Trainings(Here(), rows_)))) == 2
+        patched.setattr(trained_again, "data_of", lambda _: taste)
+        assert (
+            len(measured([Row("a", "accuracy", "max", rivals, folds=2, new_users=new) for new in (False, True)])) == 2
+        )
     assert asked == [60, 60, 30, 30]
     assert trained == [("a", 2, new, fold) for new in (False, True) for fold in (0, 1)]
 
@@ -256,8 +266,7 @@ def test_a_training_is_asked_once_for_all_figures_of_its_rows(
     monkeypatch.setattr(families, "learnt", learnt)
     asked = [Row("a", "loss", "min", seeds=1)]
     asked += [Row("a", metric, "max", figures=agreement, seeds=1) for metric in ("nmi", "ari")]
-    found = list(families.measured(asked, families.Trainings(Here(), asked)))
-    assert [one.ours for one in found] == [[1.0], [0.5], [0.25]]
+    assert [one.ours for one in measured(asked)] == [[1.0], [0.5], [0.25]]
     assert calls == [("a", 0, False, 0, (agreement,))]
 
 
@@ -291,7 +300,7 @@ def test_a_varied_setting_is_trained_with_each_of_its_values(trained: list[tuple
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(families, "learnt", learnt)
         row = Row("a", "accuracy", "max", rivals, beside=("b",), varied=("share", (0.5, 1.0)))
-        (outcome,) = families.measured([row], families.Trainings(Here(), [row]))
+        (outcome,) = measured([row])
     assert outcome.ours == [0.5, 1.0] and outcome.rivals == {"luck": [0.1, 0.1], "b": [0.5, 1.0]}
     assert asked == [0, 1]
     assert begun == [(name, 0, False, 0, ("share", share)) for name in ("a", "b") for share in (0.5, 1.0)]
@@ -318,14 +327,43 @@ def test_a_pipeline_that_has_not_run_does_not_keep_the_others_from_being_measure
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def absent(asked: Any) -> dict[str, Any]:
-        if asked.name == "b":
+    def once(work: Callable[..., Any], pipeline: str, *asked: Any) -> Any:
+        if pipeline == "b":
             raise TidemillError("b has not been trained")
-        return {}
+        return work(pipeline, *asked)
 
     monkeypatch.setattr(families, "HERE", tmp_path)
-    monkeypatch.setattr(families, "facts", absent)
+    monkeypatch.setattr(families, "once", once)
     rows_ = [Row(name, "accuracy", "max", seeds=2) for name in ("b", "a")]
-    assert families._missed(rows_, families.Trainings(Here(), rows_)) == 1
+    assert families._missed(rows_, families.Measurements(Here(), rows_)) == 1
     assert "b has not been trained" in capsys.readouterr().err
     assert [one["pipeline"] for one in json.loads((tmp_path / "results.json").read_text())] == ["a"]
+
+
+def test_rows_that_another_benchmark_wrote_meanwhile_stay(
+    trained: list[tuple[str, int, bool, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "HERE", tmp_path)
+    rows_ = [Row(name, "accuracy", "max", seeds=1) for name in ("a", "b")]
+    done = families.Measurements(Here(), rows_)
+    families.write([Outcome(ROW, "cnn", [0.97], RIVALS).to_json()])
+    assert families._missed(rows_, done) == 0
+    assert [one["pipeline"] for one in json.loads((tmp_path / "results.json").read_text())] == ["a", "b", "digits"]
+
+
+def test_the_pool_ends_with_a_command_that_is_killed() -> None:
+    """SIGKILL, since no word can be said then."""
+    script = (
+        "import multiprocessing, os, signal, sys, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from benchmarks import families\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    with ProcessPoolExecutor(1, context, initializer=families._end_with_parent) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    _, left = psutil.wait_procs([psutil.Process(int(ended.stdout))] if psutil.pid_exists(int(ended.stdout)) else [], 20)
+    assert not left
