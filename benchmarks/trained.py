@@ -14,6 +14,7 @@ from components.contract import SPLITS, Data, Json, Metrics
 from components.errors import TidemillError
 from components.model import Model
 from components.plan import Project, Resolved
+from components.receipts import Receipt
 from components.workspace import Workspace
 
 Figure: TypeAlias = Callable[
@@ -33,12 +34,16 @@ def data_of(asked: Resolved) -> Data:
     return datasets.load(asked.workspace, asked.block.dataset, asked.expectations, asked.spec.task)
 
 
-def facts(asked: Resolved) -> Json:
+def receipt(asked: Resolved) -> Receipt:
     """What the train stage has left. Raises TidemillError if it has not run."""
     found = receipts.read(asked.workspace, asked.name, "train")
     if found is None:
         raise TidemillError(f"{asked.name} has not been trained", fix=f"tidemill run {asked.name}")
-    return found.facts
+    return found
+
+
+def facts(asked: Resolved) -> Json:
+    return receipt(asked).facts
 
 
 def settings(pipeline: str) -> Any:

@@ -354,7 +354,7 @@ def test_rows_that_another_benchmark_wrote_meanwhile_stay(
 def test_the_pool_ends_with_a_command_that_is_killed() -> None:
     """SIGKILL, since no word can be said then."""
     script = (
-        "import multiprocessing, os, signal, sys, time\n"
+        "import multiprocessing, os, signal\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "from benchmarks import families\n"
         "if __name__ == '__main__':\n"
