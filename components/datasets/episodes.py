@@ -4,8 +4,9 @@ A family that learns by acting makes the environment itself; these rows are what
 and rewards are scaled by, and what fixes the version of the environment that a result belongs to. Episode k is reset
 with seed k, and its actions come from a generator with seed k. About 60/20/20, by a hash of each whole episode.
 
-One row: id "7-0", episode 7, step 0, observation (before the action), action, reward, terminated 0, truncated 0 (1
-where the time limit alone ended it), split.
+One row: id "7-0", episode 7, step 0, observation (before the action), action, reward (rounded to what float32 can say:
+the bits below are the processor's, and would make the same episode other bytes on another), terminated 0, truncated 0
+(1 where the time limit alone ended it), split.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _episode(arena: Arena, number: int) -> pa.Table:
             STEP: pa.array(range(len(steps)), pa.int64()),
             OBSERVATION: _tensors(observations),
             ACTION: pa.array(actions, pa.int64()) if isinstance(actions[0], int) else _tensors(actions),
-            REWARD: pa.array(rewards, pa.float64()),
+            REWARD: pa.array(np.asarray(rewards, np.float32).astype(np.float64)),
             ENDS[0]: pa.array(terminated_, pa.int64()),
             ENDS[1]: pa.array(truncated_, pa.int64()),
         }

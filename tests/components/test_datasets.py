@@ -373,7 +373,7 @@ def test_recorded_episodes_are_whole_and_each_is_in_one_split(workspace: Workspa
     for _, step in table[table["episode"] == 7].iterrows():
         assert np.array_equal(np.asarray(step["observation"]), observation.astype(np.float32))
         observation, reward, *_ = environment.step(step["action"])
-        assert reward == step["reward"]
+        assert np.float32(reward) == step["reward"], "what float32 can say of it, on any processor"
     environment.close()
 
 
