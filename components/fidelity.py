@@ -7,8 +7,8 @@ classifier that is taught here on the dataset's own training rows, from a seed o
 training rows. So figures of one dataset compare with each other and with no others. Without classes the features are
 the principal components of the training rows, all by one factor, with variance 1 on average.
 
-Whatever a trial's seed, device or family, the same training rows have the same judge, and learning it leaves torch's
-global generators as they were.
+Whatever a trial's seed, device or family, and whatever other threads do meanwhile, the same training rows have the
+same judge: what it draws comes from generators of its own, torch's global ones are left as they were.
 
 Legend: B images of a batch, N rows of a split, C channels, H height, W width, D features, K classes.
 """
@@ -16,6 +16,7 @@ Legend: B images of a batch, N rows of a split, C channels, H height, W width, D
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,20 +45,31 @@ _learning = threading.Lock()
 
 
 class Classifier(nn.Module):
-    """K logits of images in [0, 1], and the features before them."""
+    """K logits of images in [0, 1], and the features before them. Its first weights are torch's usual ones, drawn from
+    `generator`."""
 
-    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> None:
         super().__init__()
         self.classes = classes
         channels, height, width = shape
         cells = 32 * -(-height // 4) * -(-width // 4)
-        self.layers = nn.Sequential(
-            *_convolution(channels, 16),
-            *_convolution(16, 32),
-            nn.Flatten(),
-            nn.Linear(cells, FEATURES),
-        )
-        self.last = nn.Sequential(nn.ReLU(), nn.Linear(FEATURES, classes))
+        with torch.device("meta"):  # where layers draw nothing of the global generator
+            self.layers = nn.Sequential(
+                *_convolution(channels, 16),
+                *_convolution(16, 32),
+                nn.Flatten(),
+                nn.Linear(cells, FEATURES),
+            )
+            self.last = nn.Sequential(nn.ReLU(), nn.Linear(FEATURES, classes))
+        self.to_empty(device="cpu")
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.reset_parameters()  # constants
+            elif isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, math.sqrt(5), generator=generator)
+                if layer.bias is not None:
+                    most = 1 / math.sqrt(layer.weight[0].numel())
+                    nn.init.uniform_(layer.bias, -most, most, generator=generator)
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         y_BK: torch.Tensor = self.last(self.layers(x_BCHW))
@@ -130,17 +142,16 @@ def judge(data: Data) -> Judge:
 def _taught(x_NCHW: torch.Tensor, k_N: NDArray[np.int64], classes: int, bounds: torch.Tensor) -> Judge:
     """A judge with a classifier, by AdamW and one cycle of the learning rate."""
     with _apart():
-        net, draw = (
-            Classifier((x_NCHW.shape[1], x_NCHW.shape[2], x_NCHW.shape[3]), classes),
-            np.random.default_rng(SEED),
-        )
+        generator, draw = torch.Generator().manual_seed(SEED), np.random.default_rng(SEED)
+        net = Classifier((x_NCHW.shape[1], x_NCHW.shape[2], x_NCHW.shape[3]), classes, generator)
         steps = min(STEPS, max(FEWEST, EPOCHS * len(k_N) // BATCH_ROWS))
         optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.02, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
         truth_N = torch.from_numpy(k_N)
         for _ in range(steps):
             rows_B = torch.from_numpy(draw.integers(0, len(x_NCHW), BATCH_ROWS))
-            loss = functional.cross_entropy(net(images.augmented(x_NCHW[rows_B], 0.5)), truth_N[rows_B])
+            seen_BCHW = images.augmented(x_NCHW[rows_B], 0.5, generator=generator)
+            loss = functional.cross_entropy(net(seen_BCHW), truth_N[rows_B])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -167,11 +178,10 @@ def _principal(x_NCHW: torch.Tensor, bounds: torch.Tensor) -> Judge:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Learning whose figures hang on nothing outside: torch's generator is seeded and then put back, and there is one
-    thread, since bits change with their number."""
+    """Learning whose figures hang on nothing outside: with gradients, and on one thread, since bits change with their
+    number."""
     threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.default_generator.manual_seed(SEED)
+    with torch.inference_mode(False), torch.enable_grad():
         torch.set_num_threads(1)
         try:
             yield

@@ -5,6 +5,7 @@ Legend: B images of a batch, N rows of a split, C channels, H height, W width.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -69,16 +70,20 @@ def rows(spec: Spec, x_NCHW: torch.Tensor, bounds: torch.Tensor) -> pa.RecordBat
     return pa.RecordBatch.from_arrays([pa.ExtensionArray.from_storage(kind, cells)], names=[image.name])
 
 
-def augmented(x_BCHW: torch.Tensor, strength: float, flip: bool = False) -> torch.Tensor:
-    """Each image under a small random affine map of its own, bilinearly; beyond its border its edge goes on."""
+def augmented(
+    x_BCHW: torch.Tensor, strength: float, flip: bool = False, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Each image under a small random affine map of its own, bilinearly; beyond its border its edge goes on.
+    `generator`: in place of torch's global one."""
     if not strength and not flip:
         return x_BCHW
     count, _, height, width = x_BCHW.shape
+    drawn = functools.partial(torch.rand, device=x_BCHW.device, generator=generator)
     move_B2, turn_B, grow_B, shear_B = (
-        (torch.rand(shape, device=x_BCHW.device) * 2 - 1) * strength * most
+        (drawn(shape) * 2 - 1) * strength * most
         for shape, most in (((count, 2), 0.2), (count, math.radians(12)), (count, 0.15), (count, 0.15))
     )
-    mirror_B = 1 - 2.0 * (torch.rand(count, device=x_BCHW.device) < 0.5) if flip else torch.ones_like(turn_B)
+    mirror_B = 1 - 2.0 * (drawn(count) < 0.5) if flip else torch.ones_like(turn_B)
     cos_B, sin_B, scale_B = turn_B.cos(), turn_B.sin(), 1 + grow_B
     across_B, down_B = (shear_B - sin_B) * height / width, sin_B * width / height  # from pixels to the grid's -1 to 1
     rows = [cos_B * scale_B * mirror_B, across_B * scale_B, down_B * scale_B * mirror_B, cos_B * scale_B]

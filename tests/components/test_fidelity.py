@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -101,6 +102,28 @@ def test_a_judge_hangs_on_the_training_rows_alone(judge: fidelity.Judge, monkeyp
     torch.set_num_threads(1)
     assert again is not judge and again.features(seen(again, "test")).tobytes() == before
     assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def test_what_other_threads_draw_meanwhile_changes_no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pipelines that run together are threads of one process and share torch's global generator."""
+    before = fidelity.judge(BARS).features(seen(fidelity.judge(BARS), "test")).tobytes()
+    monkeypatch.setattr(fidelity, "_known", {})
+    learnt, begun = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        while not learnt.is_set():
+            torch.rand(8)
+            begun.set()
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        assert begun.wait(60)
+        again = fidelity.judge(BARS)
+    finally:
+        learnt.set()
+        other.join()
+    assert again.features(seen(again, "test")).tobytes() == before
 
 
 def test_it_is_learnt_once_and_other_rows_have_another(monkeypatch: pytest.MonkeyPatch) -> None:
