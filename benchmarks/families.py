@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from components import receipts
 from components.contract import Metrics
 from components.errors import TidemillError
 
@@ -121,7 +122,7 @@ def measured(row: Row, done: Measurements) -> Outcome:
 def write(outcomes: Sequence[dict[str, Any]]) -> None:
     """results.json and results.md, sorted by pipeline and metric."""
     ordered = sorted(outcomes, key=lambda one: (one["pipeline"], one["metric"]))
-    (HERE / "results.json").write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+    receipts.write_file(HERE / "results.json", (json.dumps(ordered, indent=1) + "\n").encode())
     lines = [
         "# Every family beside its rivals",
         "Written by `make benchmark`: means over seeds, ± the standard deviation. Same rows, same command.",
@@ -137,7 +138,7 @@ def write(outcomes: Sequence[dict[str, Any]]) -> None:
         told = [one["pipeline"], one["family"], one["metric"], _mean(one["ours"]), rivals, ", ".join(marks) or "–", met]
         lines.append(f"| {' | '.join(told)} |")
     lines += _signatures({one["metric"] for one in ordered})
-    (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    receipts.write_file(HERE / "results.md", ("\n".join(lines) + "\n").encode())
 
 
 def _signatures(metrics: set[str]) -> list[str]:
